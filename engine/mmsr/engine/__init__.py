@@ -1,0 +1,1 @@
+"""Serves a bundle over gRPC; never imports torch."""

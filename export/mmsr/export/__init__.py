@@ -1,0 +1,1 @@
+"""Freezes a checkpoint into a proven bundle."""

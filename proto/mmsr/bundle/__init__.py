@@ -1,0 +1,1 @@
+"""The contract on disk: what export writes and the engine reads."""

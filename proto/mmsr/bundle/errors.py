@@ -1,0 +1,14 @@
+"""The root of every error that a user of MMSR can cause or mend."""
+
+
+class MmsrError(Exception):
+    """Says what was received, what was expected and what to do.
+
+    The commands print it as one line on standard error and exit with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class BundleError(MmsrError):
+    """A bundle or a repository is missing, damaged or of another format."""

@@ -1,0 +1,42 @@
+"""The outermost edge of every command: errors become one line and an exit code."""
+
+import sys
+
+import typer
+
+from mmsr.bundle.errors import MmsrError
+
+# What an extra brings, so that its absence can be named. Everything else missing is a bug.
+EXTRA_OF_MODULE = {
+    "torch": "training",
+    "torchvision": "training",
+    "transformers": "training",
+    "safetensors": "training",
+    "polars": "training",
+    "PIL": "engine",
+    "grpc": "engine",
+    "grpc_health": "engine",
+    "grpc_reflection": "engine",
+    "google": "engine",
+    "onnxruntime": "engine",
+    "tokenizers": "engine",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+
+
+def run(app: typer.Typer) -> None:
+    """Run `app`; a known error is one line on standard error and its exit code."""
+    try:
+        app()
+    except MmsrError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(
+            f"error: this command needs {error.name}: pip install 'mmsr[{extra}]'", file=sys.stderr
+        )
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Trains the model: data in, checkpoint out."""

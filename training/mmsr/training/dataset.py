@@ -1,0 +1,117 @@
+"""Prepared data on disk: what `prepare` writes and every later stage reads.
+
+data.json                      sizes, settings, category vocabulary, content hash
+items.parquet                  one line an item; line i is item row i + 1 (row 0 is padding)
+users.parquet                  user_id; line u is user u
+sequences/items.npy            int32 [interactions], item rows, users one after another,
+                               each user's oldest first
+sequences/times.npy            float64 [interactions], the time (seconds, or the shop's unit)
+sequences/offsets.npy          int64 [users + 1], user u owns items[offsets[u]:offsets[u + 1]]
+report.json, rejected.jsonl    what was rejected: counts by reason, and every line
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.files import read_json, write_json
+
+DATA_FORMAT = 1
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("title", pa.string()),
+        pa.field("description", pa.string()),
+        pa.field("brand", pa.string()),
+        pa.field("categories", pa.list_(pa.string())),
+        pa.field("image", pa.string()),  # path below `DataInfo.image_root`, or null
+    ]
+)
+
+
+class DataError(MmsrError):
+    """Input data or prepared data are missing, malformed or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """`data.json`."""
+
+    format: int = DATA_FORMAT
+    name: str
+    items: int
+    users: int
+    interactions: int
+    image_root: str  # absolute, or relative to the prepared folder
+    categories: list[str]  # the vocabulary, in multi-hot order
+    content_hash: str  # of items, users and sequences
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Prepared data, opened. The sequences are memory-mapped."""
+
+    folder: Path
+    info: DataInfo
+    items_T: npt.NDArray[np.int32]  # T interactions
+    times_T: npt.NDArray[np.float64]
+    offsets: npt.NDArray[np.int64]  # [users + 1]
+
+    @property
+    def image_root(self) -> Path:
+        """Return the folder that image paths are relative to."""
+        return self.folder / self.info.image_root  # an absolute image_root wins
+
+    def item_table(self, columns: list[str] | None = None) -> pa.Table:
+        """Read `items.parquet`; row i of the table is item row i + 1."""
+        return pq.read_table(self.folder / "items.parquet", columns=columns)
+
+    def user_ids(self) -> list[str]:
+        """Return every user's id, in user order."""
+        ids: list[str] = pq.read_table(self.folder / "users.parquet")["user_id"].to_pylist()
+        return ids
+
+
+def save_info(folder: Path, info: DataInfo) -> None:
+    """Write `data.json`; do it last, since its presence says that the folder is complete."""
+    write_json(folder / "data.json", asdict(info))
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """Open prepared data; `DataError` says what is missing."""
+    path = folder / "data.json"
+    if not path.is_file():
+        raise DataError(
+            f"{folder} holds no prepared data (no data.json); "
+            f"make it with: mmsr-train prepare table SRC {folder}"
+        )
+    raw = read_json(path, "prepared data")
+    if not isinstance(raw, dict) or raw.get("format") != DATA_FORMAT:
+        raise DataError(
+            f"{path}: format {raw.get('format') if isinstance(raw, dict) else raw!r}, "
+            f"this release reads {DATA_FORMAT}; prepare the data again"
+        )
+    try:
+        info = DataInfo(**raw)
+        arrays = {
+            name: np.load(folder / "sequences" / f"{name}.npy", mmap_mode="r")
+            for name in ("items", "times", "offsets")
+        }
+    except (TypeError, OSError, ValueError) as error:
+        raise DataError(f"{folder} is damaged ({error}); prepare the data again") from None
+    if len(arrays["offsets"]) != info.users + 1 or len(arrays["items"]) != info.interactions:
+        raise DataError(f"{folder} is damaged (sizes disagree); prepare the data again")
+    return Dataset(
+        folder=folder,
+        info=info,
+        items_T=arrays["items"],
+        times_T=arrays["times"],
+        offsets=arrays["offsets"],
+    )
