@@ -1,6 +1,44 @@
+# Every target that needs the environment sets it up first; a finished set-up costs a moment.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
+DATA ?=
+MMSR_DATA ?= ../shared/data
+export MMSR_DATA
 
-.PHONY: proto
-proto: ; @$(BIN)/python .ci/generate_proto.py
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-real check format bench proto lock
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## create .venv with the locked, hashed packages (PYTHON=python3.12 chooses the Python)
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: $(PYTHON) not found; install Python 3.11, 3.12 or 3.13, or name one: make setup PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) .ci/setup.py
+
+demo: setup ## toy shop to recommendations; DATA=../shared/data/ml1m for real movies (EPOCHS=2)
+	@$(BIN)/python .ci/demo.py $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS))
+
+test: setup ## unit, contract and integration tests, each with its time beside its budget
+	@$(BIN)/python .ci/test.py unit contract integration
+
+test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; missing is an error)
+	@$(BIN)/python .ci/test.py real
+
+check: setup ## formatting, lint, types and import rules
+	@failed=; for step in "ruff format --check" "ruff check" mypy lint-imports; do \
+	  echo "== $$step"; $(BIN)/$$step || failed="$$failed; $$step"; done; \
+	  [ -z "$$failed" ] || { echo "check failed: $${failed#; }"; exit 1; }
+
+format: setup ## format the code and sort the imports
+	@$(BIN)/ruff check --select I --fix --quiet
+	@$(BIN)/ruff format
+
+bench: setup ## serve the bundle of the last demo and measure server and runner
+	@$(BIN)/python .ci/bench.py $(if $(DATA),--data $(DATA))
+
+proto: setup ## regenerate the Python code of the .proto files
+	@$(BIN)/python .ci/generate_proto.py
+
+lock: setup ## resolve .ci/requirements.txt anew from pyproject.toml and .ci/constraints.in
+	@$(BIN)/python .ci/lock.py

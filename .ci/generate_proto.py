@@ -1,5 +1,6 @@
 """Regenerate the Python code of the .proto files, in place or below a given folder."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ def generate(out: Path) -> None:
     protos = sorted(str(p.relative_to(ROOT / "proto")) for p in ROOT.glob("proto/mmsr/**/*.proto"))
     options = ["python_out", "grpc_python_out", "mypy_out", "mypy_grpc_out"]
     arguments = ["protoc", f"-I{ROOT / 'proto'}", *(f"--{o}={out}" for o in options), *protos]
+    # protoc looks for mypy-protobuf's plugins on the PATH; they lie beside this Python.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if protoc.main(arguments):
         raise SystemExit("protoc failed")
 

@@ -7,7 +7,9 @@ sequences/items.npy            int32 [interactions], item rows, users one after 
                                each user's oldest first
 sequences/times.npy            float64 [interactions], the time (seconds, or the shop's unit)
 sequences/offsets.npy          int64 [users + 1], user u owns items[offsets[u]:offsets[u + 1]]
-report.json, rejected.jsonl    what was rejected: counts by reason, and every line
+report.json                    counts of what came in, was rejected (by reason) and is here
+rejected.jsonl, notes.jsonl    every rejected row; every kept row with a part that is unusable
+source/                        generated shops only: the files that the data were made from
 """
 
 from dataclasses import asdict, dataclass, field
@@ -33,6 +35,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("image", pa.string()),  # path below `DataInfo.image_root`, or null
     ]
 )
+SEQUENCE_DTYPES = {"items": np.int32, "times": np.float64, "offsets": np.int64}
 
 
 class DataError(MmsrError):
@@ -71,11 +74,11 @@ class Dataset:
 
     def item_table(self, columns: list[str] | None = None) -> pa.Table:
         """Read `items.parquet`; row i of the table is item row i + 1."""
-        return pq.read_table(self.folder / "items.parquet", columns=columns)
+        return _read_table(self.folder / "items.parquet", columns)
 
     def user_ids(self) -> list[str]:
         """Return every user's id, in user order."""
-        ids: list[str] = pq.read_table(self.folder / "users.parquet")["user_id"].to_pylist()
+        ids: list[str] = _read_table(self.folder / "users.parquet")["user_id"].to_pylist()
         return ids
 
 
@@ -102,12 +105,13 @@ def open_dataset(folder: Path) -> Dataset:
         info = DataInfo(**raw)
         arrays = {
             name: np.load(folder / "sequences" / f"{name}.npy", mmap_mode="r")
-            for name in ("items", "times", "offsets")
+            for name in SEQUENCE_DTYPES
         }
-    except (TypeError, OSError, ValueError) as error:
-        raise DataError(f"{folder} is damaged ({error}); prepare the data again") from None
-    if len(arrays["offsets"]) != info.users + 1 or len(arrays["items"]) != info.interactions:
-        raise DataError(f"{folder} is damaged (sizes disagree); prepare the data again")
+        problem = _disagreement(folder, info, arrays)
+    except (TypeError, OSError, ValueError, pa.ArrowException) as error:
+        problem = str(error).partition("\n")[0]
+    if problem:
+        raise DataError(f"{folder} is damaged ({problem}); prepare the data again")
     return Dataset(
         folder=folder,
         info=info,
@@ -115,3 +119,30 @@ def open_dataset(folder: Path) -> Dataset:
         times_T=arrays["times"],
         offsets=arrays["offsets"],
     )
+
+
+def _disagreement(folder: Path, info: DataInfo, arrays: dict[str, npt.NDArray[Any]]) -> str | None:
+    """Return what does not fit together, if anything does not."""
+    for name, dtype in SEQUENCE_DTYPES.items():
+        if arrays[name].dtype != dtype:
+            return f"sequences/{name}.npy has type {arrays[name].dtype}, expected {dtype}"
+    for name, rows in (("items.parquet", info.items), ("users.parquet", info.users)):
+        found = pq.read_metadata(folder / name).num_rows
+        if found != rows:
+            return f"{name} has {found} rows, data.json says {rows}"
+    items_T, offsets = arrays["items"], arrays["offsets"]
+    if {len(items_T), len(arrays["times"])} != {info.interactions}:
+        return f"sequences of {len(items_T)} items, data.json says {info.interactions}"
+    if len(offsets) != info.users + 1 or offsets[0] != 0 or offsets[-1] != len(items_T):
+        return "sequences/offsets.npy does not part the sequences among the users"
+    if np.any(np.diff(offsets) < 0) or items_T.min() < 1 or items_T.max() > info.items:
+        return "sequences name items or places that are not there"
+    return None
+
+
+def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is damaged ({reason}); prepare the data again") from None

@@ -1,0 +1,298 @@
+"""Groups waiting jobs into batches, one batch at a time. Knows nothing of gRPC, items or models.
+
+When the computing thread is free it takes what is queued, up to `max_batch`; jobs that arrive
+meanwhile form the next batch. Everything but the computation runs on the event loop's thread.
+"""
+
+import asyncio
+import logging
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, NamedTuple, TypeVar
+
+from mmsr.engine.batch_times import BatchTimes
+from mmsr.engine.compute import Compute
+from mmsr.engine.config import BatchConfig
+from mmsr.engine.errors import DeadlineTooShort, Overloaded, RunnerFailed, Unavailable
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+log = logging.getLogger(__name__)
+
+TIMER_RESOLUTION_S = 0.0005  # event loops round timers to a millisecond
+
+
+class Ride(NamedTuple, Generic[Answer]):
+    """A job's answer and the batch that it rode in."""
+
+    answer: Answer
+    queue_us: int  # from submission to the start of the computation
+    compute_us: int
+    batch_size: int
+
+
+class _Computed(NamedTuple, Generic[Answer]):
+    answers: Sequence[Answer]
+    started: float
+    ended: float
+
+
+class _Waiting(Generic[Job, Answer]):
+    """A queued job; compared by identity."""
+
+    __slots__ = ("arrived", "deadline", "future", "job")
+
+    def __init__(
+        self,
+        job: Job,
+        arrived: float,
+        deadline: float | None,
+        future: asyncio.Future[Ride[Answer]],
+    ) -> None:
+        self.job = job
+        self.arrived = arrived
+        self.deadline = deadline
+        self.future = future
+
+
+@dataclass(kw_only=True, slots=True)
+class Counters:
+    """What happened to the jobs since the start. Times in microseconds."""
+
+    submitted: int = 0
+    refused_full: int = 0
+    refused_late: int = 0
+    refused_draining: int = 0
+    expired: int = 0  # queued, dropped before they ran
+    cancelled: int = 0  # by the caller, before or while they ran
+    failed: int = 0
+    answered: int = 0
+    batches: int = 0
+    batched: int = 0  # jobs in those batches
+    largest_batch: int = 0
+    queue_us: int = 0  # summed over answered jobs
+    compute_us: int = 0  # summed over batches
+
+
+class Batcher(Generic[Job, Answer]):
+    """The queue before one computing thread.
+
+    `run` maps a list of jobs to as many answers, in order; it is called by `compute`, never
+    twice at a time. Made and used on one event loop. `clock` gives seconds; deadlines are points of that clock.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[Job]], Sequence[Answer]],
+        compute: Compute,
+        config: BatchConfig,
+        *,
+        clock: Callable[[], float],
+        times: BatchTimes,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._run = run
+        self._compute = compute
+        self._config = config
+        self._clock = clock
+        self._times = times
+        self._max_wait_s = config.max_wait_ms / 1e3
+        self._queue: OrderedDict[_Waiting[Job, Answer], None] = OrderedDict()
+        self._running_until: float | None = None  # predicted end of the batch being computed
+        self._start_soon = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._drained: asyncio.Event | None = None
+        self.counters = Counters()
+
+    @property
+    def depth(self) -> int:
+        """How many jobs wait."""
+        return len(self._queue)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is computed."""
+        return self._running_until is None and not self._queue
+
+    async def submit(self, job: Job, deadline: float | None = None) -> Ride[Answer]:
+        """Queue a job and wait for its answer.
+
+        `Overloaded`, `DeadlineTooShort`, `Unavailable` (draining): refused at once, or expired
+        in the queue. `RunnerFailed`: `run` raised. Cancelling the call takes the job back.
+        """
+        now = self._clock()
+        self._admit(now, deadline)
+        future: asyncio.Future[Ride[Answer]] = self._loop.create_future()
+        waiting = _Waiting(job, now, deadline, future)
+        self._queue[waiting] = None
+        self._wake(now)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._queue.pop(waiting, None)
+            if future.cancelled():  # else it was answered in the same moment
+                self.counters.cancelled += 1
+            raise
+
+    async def drain(self) -> None:
+        """Refuse new jobs from now on; return when all queued ones are answered."""
+        if self._drained is None:
+            self._drained = asyncio.Event()
+        if self.idle:
+            self._drained.set()
+        else:
+            self._wake(self._clock())
+        await self._drained.wait()
+
+    def predicted_s(self, now: float) -> float:
+        """Return how long a job that arrives now would take until its answer.
+
+        0 when nothing else is to be done: an idle thread is always tried, so that a prediction
+        that has become wrong is measured anew.
+        """
+        if self._running_until is None:
+            if not self._queue:
+                return self._max_wait_s
+            rest_s = 0.0
+        else:
+            rest_s = max(0.0, self._running_until - now)
+        full, part = divmod(len(self._queue), self._config.max_batch)
+        predict = self._times.predict
+        return rest_s + (full * predict(self._config.max_batch) if full else 0) + predict(part + 1)
+
+    def _admit(self, now: float, deadline: float | None) -> None:
+        self.counters.submitted += 1
+        if self._drained is not None:
+            self.counters.refused_draining += 1
+            raise Unavailable("the server is stopping; send the request to another one")
+        if len(self._queue) >= self._config.queue_limit:
+            self.counters.refused_full += 1
+            retry_ms = max(1, math.ceil(1e3 * self.predicted_s(now)))
+            raise Overloaded(
+                f"{len(self._queue)} requests are waiting, the limit; retry in {retry_ms} ms",
+                retry_ms,
+            )
+        if deadline is not None:
+            left_s = deadline - now
+            if left_s <= 0 or left_s < (predicted_s := self.predicted_s(now)):
+                self.counters.refused_late += 1
+                raise DeadlineTooShort(_too_late(left_s, predicted_s if left_s > 0 else None))
+
+    def _wake(self, now: float) -> None:
+        """See to it that a batch starts when it should, unless the end of one will do so."""
+        if self._running_until is not None or self._start_soon:
+            return
+        wait_s = self._wait_s(now) if self._max_wait_s else 0.0
+        if wait_s <= TIMER_RESOLUTION_S:
+            # Not at once: jobs that the event loop is about to submit still join this batch.
+            self._start_soon = True
+            self._loop.call_soon(self._start)
+        elif self._timer is None:
+            self._timer = self._loop.call_later(wait_s, self._start)
+
+    def _wait_s(self, now: float) -> float:
+        """Return how long the oldest job may still wait for company."""
+        full = len(self._queue) >= self._config.max_batch
+        if full or not self._queue or self._drained is not None:
+            return 0.0
+        return next(iter(self._queue)).arrived + self._max_wait_s - now
+
+    def _start(self) -> None:
+        """Compute the next batch, if there is one and its time has come."""
+        self._start_soon = False
+        now = self._clock()
+        if self._max_wait_s:
+            self._stop_timer()
+            if self._wait_s(now) > TIMER_RESOLUTION_S:  # the job that set the timer has gone
+                self._wake(now)
+                return
+        batch = self._take(now)
+        if batch:
+            self._running_until = now + self._times.predict(len(batch))
+            jobs = [waiting.job for waiting in batch]
+            self._compute.submit(partial(self._call, jobs), partial(self._finish, batch))
+        elif self._drained is not None:
+            self._drained.set()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _take(self, now: float) -> list[_Waiting[Job, Answer]]:
+        """Remove the next batch from the queue, dropping what has expired or was cancelled."""
+        batch: list[_Waiting[Job, Answer]] = []
+        while self._queue and len(batch) < self._config.max_batch:
+            waiting, _ = self._queue.popitem(last=False)
+            if waiting.future.done():
+                continue
+            if waiting.deadline is not None and waiting.deadline <= now:
+                self.counters.expired += 1
+                waiting.future.set_exception(DeadlineTooShort(_too_late(waiting.deadline - now)))
+            else:
+                batch.append(waiting)
+        return batch
+
+    def _call(self, jobs: list[Job]) -> _Computed[Answer]:
+        """Run one batch; in the computing thread."""
+        started = self._clock()
+        answers = self._run(jobs)
+        ended = self._clock()
+        if len(answers) != len(jobs):
+            raise RuntimeError(f"{len(answers)} answers to {len(jobs)} jobs")
+        return _Computed(answers, started, ended)
+
+    def _finish(
+        self,
+        batch: list[_Waiting[Job, Answer]],
+        computed: _Computed[Answer] | None,
+        error: Exception | None,
+    ) -> None:
+        """Start the next batch, then hand out the answers of this one."""
+        self._running_until = None
+        if computed is not None:
+            self._times.record(len(batch), computed.ended - computed.started)
+        if self._queue or self._drained is not None:
+            self._start()
+        if computed is not None:
+            self._deliver(batch, computed)
+        else:
+            log.error("a batch of %d failed", len(batch), exc_info=error)
+            self._fail(batch)
+
+    def _deliver(self, batch: list[_Waiting[Job, Answer]], computed: _Computed[Answer]) -> None:
+        size = len(batch)
+        compute_us = round((computed.ended - computed.started) * 1e6)
+        self._count_batch(size, compute_us)
+        for waiting, answer in zip(batch, computed.answers, strict=True):
+            if waiting.future.done():  # cancelled meanwhile; setting a result would raise
+                continue
+            queue_us = round((computed.started - waiting.arrived) * 1e6)
+            self.counters.answered += 1
+            self.counters.queue_us += queue_us
+            waiting.future.set_result(Ride(answer, queue_us, compute_us, size))
+
+    def _count_batch(self, size: int, compute_us: int) -> None:
+        counters = self.counters
+        counters.batches += 1
+        counters.batched += size
+        counters.compute_us += compute_us
+        counters.largest_batch = max(counters.largest_batch, size)
+
+    def _fail(self, batch: list[_Waiting[Job, Answer]]) -> None:
+        for waiting in batch:
+            if not waiting.future.done():
+                self.counters.failed += 1
+                waiting.future.set_exception(RunnerFailed("the computation failed"))
+
+
+def _too_late(left_s: float, predicted_s: float | None = None) -> str:
+    if predicted_s is None:
+        return f"the deadline passed {max(0.0, -left_s) * 1e3:.0f} ms ago; nothing was computed"
+    return (
+        f"{left_s * 1e3:.0f} ms are left, the answer would take about {predicted_s * 1e3:.0f} ms; "
+        "nothing was computed"
+    )

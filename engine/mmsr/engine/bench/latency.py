@@ -1,0 +1,60 @@
+"""Percentiles that are only given when there are samples enough for them. Pure numbers."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+# R requests
+
+Values = npt.NDArray[np.float64]
+
+
+def needed_samples(p: float) -> int:
+    """Return how many samples percentile `p` (0 to 1) needs: ten of them lie beyond it."""
+    return math.ceil(round(10 / (1 - p), 6))
+
+
+def quantile(values_R: Values, p: float) -> float:
+    """Return the smallest value that at least a share `p` of the values do not exceed."""
+    return float(np.quantile(values_R, p, method="inverted_cdf"))
+
+
+def percentile(values_R: Values, p: float) -> float | None:
+    """Return `quantile`, or None where there are fewer than `needed_samples(p)` values."""
+    return quantile(values_R, p) if len(values_R) >= needed_samples(p) else None
+
+
+def percentiles(values_R: Values) -> dict[str, float | None]:
+    """Return p50, p90 and p99, each None where there are too few values for it."""
+    return {f"p{round(p * 100)}": percentile(values_R, p) for p in (0.5, 0.9, 0.99)}
+
+
+VOID_MEDIAN_LAG_SHARE = 0.10  # of the median latency
+VOID_P99_LAG_SHARE = 0.25  # of the p99 latency
+VOID_P99_LAG_FLOOR_MS = 2.0
+
+
+def void_reason(latency_ms_R: Values, lag_ms_R: Values) -> str | None:
+    """Say why the generator was too late for the run to count, or None if it was not.
+
+    Lag is the actual minus the intended send time. The quantiles here are taken from however
+    many samples there are: a run must not escape the rule by being short.
+    """
+    if not len(latency_ms_R) or not len(lag_ms_R):
+        return None
+    median_ms, p99_ms = quantile(lag_ms_R, 0.5), quantile(lag_ms_R, 0.99)
+    median_limit_ms = VOID_MEDIAN_LAG_SHARE * quantile(latency_ms_R, 0.5)
+    p99_limit_ms = max(VOID_P99_LAG_FLOOR_MS, VOID_P99_LAG_SHARE * quantile(latency_ms_R, 0.99))
+    if median_ms > median_limit_ms:
+        return _too_late("median", median_ms, median_limit_ms, "10 % of the median latency")
+    if p99_ms > p99_limit_ms:
+        return _too_late("p99", p99_ms, p99_limit_ms, "the larger of 2 ms and 25 % of p99")
+    return None
+
+
+def _too_late(which: str, lag_ms: float, limit_ms: float, rule: str) -> str:
+    return (
+        f"the generator itself was late: {which} lag {lag_ms:.2f} ms, allowed {limit_ms:.2f} ms "
+        f"({rule})"
+    )

@@ -1,0 +1,83 @@
+"""`python -m mmsr.engine.client`: asks a server once and prints a table."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmsr.bundle.terminal import run
+
+if TYPE_CHECKING:
+    from mmsr.engine.client import Recommendations
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def recommend(
+    target: Annotated[str, typer.Argument(help="HOST:PORT of mmsr-serve.")],
+    history: Annotated[
+        list[str] | None, typer.Option(help="An item id; repeat it, oldest first.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="An item id not to be returned; may be repeated.")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="The server's repository: titles are read from it.")
+    ] = None,
+    deadline_ms: Annotated[float, typer.Option(help="How long the answer may take.")] = 5000.0,
+) -> None:
+    """Ask for recommendations after a history and print them."""
+    from mmsr.engine.client import RecommenderClient
+
+    with RecommenderClient(target) as client:
+        answer = client.recommend(
+            history or [], k, excluded_ids=exclude or [], deadline_ms=deadline_ms
+        )
+    known = {} if repository is None else titles(repository, answer.model_version)
+    if history and known:
+        typer.echo("after: " + " · ".join(known.get(item_id) or item_id for item_id in history))
+    typer.echo(table(answer, known))
+
+
+def titles(repository: Path, bundle_id: str) -> dict[str, str]:
+    """Return the title of every item of the bundle that has one."""
+    from mmsr.bundle.catalogue import load_catalogue
+    from mmsr.bundle.repository import Repository
+
+    catalogue = load_catalogue(Repository(repository).path(bundle_id))
+    pairs = zip(catalogue.item_ids, catalogue.titles, strict=True)
+    return {item_id: title for item_id, title in pairs if title}
+
+
+def table(answer: "Recommendations", known: dict[str, str]) -> str:
+    """Return rank, id, title and score as aligned columns, and a line about the call."""
+    header = ("rank", "id", "title", "score")
+    lines = [
+        (str(rank), item_id, known.get(item_id, "-"), f"{score:.3f}")
+        for rank, (item_id, score) in enumerate(answer.items, start=1)
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rows = [
+        f"{rank:>{widths[0]}}  {item_id:<{widths[1]}}  {title:<{widths[2]}}  {score:>{widths[3]}}"
+        for rank, item_id, title, score in (header, *lines)
+    ]
+    return "\n".join([*rows, facts(answer)])
+
+
+def facts(answer: "Recommendations") -> str:
+    """Return one line about who answered and how long it took."""
+    if answer.fallback:
+        how = f"no known item in the history: by {answer.fallback} (score: interactions)"
+    else:
+        how = (
+            f"queue {answer.queue_us / 1e3:.2f} ms, compute {answer.compute_us / 1e3:.2f} ms, "
+            f"batch of {answer.batch_size}"
+        )
+    return f"model {answer.model_version}, {how}, unknown ids {answer.unknown_ids}"
+
+
+def main() -> None:
+    """Entry point of `python -m mmsr.engine.client`."""
+    run(app)

@@ -1,0 +1,68 @@
+"""The one thread in which models load and compute, beside the event loop's.
+
+Knows nothing of batches or models. `concurrent.futures` does the same at 1.4 times the CPU and
+1.3 times the time per hand-over (27 against 37 us, 55 against 75 us), paid once a batch.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+Result = TypeVar("Result")
+# Called on the event loop's thread with the result, or with None and the error.
+Done = Callable[[Any, Exception | None], None]
+
+
+class Compute(Protocol):
+    """Runs calls one after another, never two at a time."""
+
+    def submit(self, call: Callable[[], object], done: Done) -> None:
+        """Queue `call`; hand its outcome to `done` on the event loop."""
+
+
+class ComputeThread:
+    """A daemon thread: a computation that hangs does not keep the process from ending."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: SimpleQueue[tuple[Callable[[], object], Done] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, call: Callable[[], object], done: Done) -> None:
+        """Queue `call`; hand its outcome to `done` on the event loop."""
+        self._tasks.put((call, done))
+
+    async def run(self, call: Callable[[], Result]) -> Result:
+        """Run `call` in the thread and wait for it; what it raises is raised here."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+
+        def done(result: Result, error: Exception | None) -> None:
+            if future.done():  # cancelled meanwhile
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        self.submit(call, done)
+        return await future
+
+    def close(self) -> None:
+        """Let the thread end after what is queued; does not wait for it."""
+        self._tasks.put(None)
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            call, done = task
+            result, failure = None, None
+            try:
+                result = call()
+            except Exception as error:  # outermost: this thread must outlive every failure
+                failure = error
+            self._loop.call_soon_threadsafe(done, result, failure)

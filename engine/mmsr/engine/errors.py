@@ -1,0 +1,89 @@
+"""Every error of the engine and the gRPC status it becomes. Knows nothing of gRPC itself.
+
+In the order in which a request (or a start) can meet them:
+
+    EngineError
+    ├── ConfigError          a setting is out of range                  (no server yet)
+    ├── ListenError          the address cannot be listened on          (no server yet)
+    ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
+    ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
+    ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
+    ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
+    ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
+    └── RunnerFailed         the computation failed                     INTERNAL
+"""
+
+# ruff: noqa: N818 - the classes are named after what happened, as the callers speak of it
+
+from typing import ClassVar
+
+from mmsr.bundle.errors import MmsrError
+
+
+class EngineError(MmsrError):
+    """The root of the tree; by itself, a status that the engine has no class for."""
+
+    code: ClassVar[str] = "INTERNAL"
+
+
+class ConfigError(EngineError):
+    """A setting of the server is out of range."""
+
+
+class ListenError(EngineError):
+    """The server cannot listen on its address."""
+
+
+class ProbeFailed(EngineError):
+    """The runner's answers on the probe set are not PyTorch's."""
+
+
+class Unavailable(EngineError):
+    """The server does not serve now; the caller may try another one, or later."""
+
+    code = "UNAVAILABLE"
+
+
+class MessageTooLarge(EngineError):
+    """The request is longer than the server reads; gRPC itself refuses it."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class InvalidRequest(EngineError):
+    """A field of the request is out of range; the same request will never succeed."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class Overloaded(EngineError):
+    """The queue is full; the caller may retry after `retry_after_ms`."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlineTooShort(EngineError):
+    """The answer would come (or came) after the caller's deadline."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class RunnerFailed(EngineError):
+    """The computation failed; the server's log says why, the caller is not told."""
+
+
+def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineError:
+    """Return the error that a gRPC status stands for; the inverse of each class's `code`."""
+    if code == Overloaded.code:
+        if retry_after_ms is None:
+            return MessageTooLarge(details)
+        return Overloaded(details, retry_after_ms)
+    for error in (Unavailable, InvalidRequest, DeadlineTooShort, RunnerFailed):
+        if code == error.code:
+            return error(details)
+    return EngineError(f"{code}: {details}")

@@ -1,0 +1,114 @@
+"""One bundle, ready to compute: lists of rows in, the best rows and their scores out.
+
+Knows the sequence graph and its tables. Knows nothing of item ids, waiting or gRPC.
+"""
+
+# B requests in the batch, L longest history, E longest exclusion, K most results asked for,
+# N items in the catalogue
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsr.engine.items import eligibility
+from mmsr.engine.opened import OpenedBundle, open_bundle
+from mmsr.engine.runners.base import AnyArray, Runner
+from mmsr.engine.runners.onnx import open_onnx
+
+
+class RowRequest(NamedTuple):
+    """What to compute for one user."""
+
+    history: list[int]  # rows, oldest first: 1 to max_length of them
+    excluded: list[int]  # rows that must not come back
+    k: int  # 1 to the number of items
+
+
+class RowAnswer(NamedTuple):
+    """Best first; as many as are eligible, at most k."""
+
+    rows: list[int]
+    scores: list[float]
+
+
+class SequenceModel:
+    """A verified bundle and the runner that computes its sequence graph."""
+
+    def __init__(self, bundle: OpenedBundle, runner: Runner) -> None:
+        self.bundle = bundle
+        self.runner = runner
+        self.version = bundle.manifest.bundle_id
+        self.max_length = bundle.manifest.max_length
+
+    def bind(self) -> None:
+        """Hand the tables and the availability of the items to the runner."""
+        self.runner.bind("item_inputs", self.bundle.item_inputs_CW)
+        self.runner.bind("item_outputs", self.bundle.item_outputs_CD)
+        self.bind_eligible(self.bundle.catalogue.available)
+
+    def bind_eligible(self, eligible_N: npt.NDArray[np.bool_]) -> None:
+        """Say which items may come back at all (line 0 of the graph's bias)."""
+        self.runner.bind("bias", eligibility(eligible_N, self.bundle.manifest.tables.capacity))
+
+    def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
+        """Answer a batch; each answer is the same as if its request came alone."""
+        outputs = self.runner.run(assemble(requests))
+        return split(requests, outputs["rows"], outputs["scores"])
+
+    def close(self) -> None:
+        """Free the runner."""
+        self.runner.close()
+
+
+def open_model(folder: Path, *, threads: int) -> SequenceModel:
+    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
+    bundle = open_bundle(folder)
+    runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
+    model = SequenceModel(bundle, runner)
+    model.bind()
+    return model
+
+
+def assemble(requests: Sequence[RowRequest]) -> dict[str, AnyArray]:
+    """Return the graph's inputs for a batch, padded to its longest history and exclusion."""
+    history_BL, length_B = pad([request.history for request in requests])
+    excluded_BE, _ = pad([request.excluded for request in requests])
+    return {
+        "history": history_BL,
+        "length": length_B,
+        "excluded": excluded_BE,
+        "bias_row": np.zeros(len(requests), np.int64),  # line 0: what is available
+        "k": np.array([max(request.k for request in requests)], np.int64),
+    }
+
+
+def pad(lists: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the lists as one array [B, max(1, longest)], zeros on the right, and lengths [B]."""
+    length_B = np.fromiter(map(len, lists), np.int64, len(lists))
+    width = max(1, int(length_B.max()))
+    padded = np.zeros((len(lists), width), np.int64)
+    everything: Iterable[int] = chain.from_iterable(lists)
+    padded[np.arange(width) < length_B[:, None]] = np.fromiter(
+        everything, np.int64, int(length_B.sum())
+    )
+    return padded, length_B
+
+
+def split(
+    requests: Sequence[RowRequest],
+    rows_BK: npt.NDArray[np.int64],
+    scores_BK: npt.NDArray[np.float32],
+) -> list[RowAnswer]:
+    """Cut each request's answer to its k and to what is eligible (scores above -inf)."""
+    eligible_B = (scores_BK > -np.inf).sum(axis=1).tolist()
+    answers = []
+    for request, eligible, rows, scores in zip(
+        requests, eligible_B, rows_BK.tolist(), scores_BK.tolist(), strict=True
+    ):
+        kept = min(request.k, eligible)
+        answers.append(RowAnswer(rows[:kept], scores[:kept]))
+    return answers

@@ -1,0 +1,128 @@
+"""Opens a bundle's folder and refuses it unless everything in it is as the manifest says.
+
+Knows files, sizes and types; computes nothing.
+"""
+
+# C rows of the item tables, N items (rows 1 to N), W input columns, D output columns
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsr.bundle.catalogue import CATALOGUE, Catalogue, load_catalogue
+from mmsr.bundle.errors import BundleError
+from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
+
+ITEM_INPUTS = "tables/item_inputs.npy"
+ITEM_OUTPUTS = "tables/item_outputs.npy"
+PROBE = "probe.npz"
+ID_BYTES = 512  # as in recommender.proto
+
+# What the engine hands to the sequence graph and expects of it: element type and rank.
+SEQUENCE_INPUTS = {
+    "history": ("int64", 2),  # [B, L] rows, oldest first, padded on the right with 0
+    "length": ("int64", 1),  # [B], at least 1
+    "excluded": ("int64", 2),  # [B, E] rows never to be returned, padded with 0
+    "bias": ("float32", 2),  # [S, C] one line an eligibility set: 0 or -inf
+    "bias_row": ("int64", 1),  # [B] which line holds for the request
+    "k": ("int64", 1),  # [1]
+    "item_inputs": ("float32", 2),  # [C, W]
+    "item_outputs": ("float32", 2),  # [C, D]
+}
+SEQUENCE_OUTPUTS = {"rows": ("int64", 2), "scores": ("float32", 2)}  # [B, K], best first
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedBundle:
+    """A verified bundle with its tables memory-mapped."""
+
+    folder: Path
+    manifest: Manifest
+    catalogue: Catalogue
+    item_inputs_CW: npt.NDArray[np.float32]
+    item_outputs_CD: npt.NDArray[np.float32]
+
+    @property
+    def sequence_spec(self) -> GraphSpec:
+        """The graph that recommends."""
+        return self.manifest.graphs["sequence"]
+
+    @property
+    def sequence_path(self) -> Path:
+        """Where that graph lies."""
+        return self.folder / self.sequence_spec.file
+
+
+def open_bundle(folder: Path) -> OpenedBundle:
+    """Verify hashes, names, sizes and types; `BundleError` names the file that is wrong."""
+    manifest = load_manifest(folder)
+    verify_files(folder, manifest)
+    _check_manifest(folder, manifest)
+    sizes = manifest.tables
+    catalogue = load_catalogue(folder)
+    _check_catalogue(folder / CATALOGUE, catalogue, sizes.items)
+    return OpenedBundle(
+        folder=folder,
+        manifest=manifest,
+        catalogue=catalogue,
+        item_inputs_CW=_open_table(folder / ITEM_INPUTS, (sizes.capacity, sizes.input_width)),
+        item_outputs_CD=_open_table(folder / ITEM_OUTPUTS, (sizes.capacity, sizes.output_width)),
+    )
+
+
+def _check_manifest(folder: Path, manifest: Manifest) -> None:
+    if "sequence" not in manifest.graphs:
+        _refuse(folder, f"the manifest has no graph 'sequence', only {sorted(manifest.graphs)}")
+    sequence = manifest.graphs["sequence"]
+    for name in (sequence.file, ITEM_INPUTS, ITEM_OUTPUTS, CATALOGUE, PROBE):
+        if name not in manifest.files:
+            _refuse(folder / name, "not in the manifest")
+    _check_contract(folder / sequence.file, "input", sequence.inputs, SEQUENCE_INPUTS)
+    _check_contract(folder / sequence.file, "output", sequence.outputs, SEQUENCE_OUTPUTS)
+    sizes = manifest.tables
+    if not 1 <= sizes.items < sizes.capacity:
+        _refuse(
+            folder,
+            f"{sizes.items} items in tables of {sizes.capacity} rows; expected at least 1 item, "
+            "and a row for each beside row 0",
+        )
+    if manifest.max_length < 1:
+        _refuse(folder, f"max_length {manifest.max_length}; expected at least 1")
+
+
+def _check_contract(
+    path: Path, what: str, specs: tuple[TensorSpec, ...], expected: dict[str, tuple[str, int]]
+) -> None:
+    found = {spec.name: (spec.dtype, len(spec.shape)) for spec in specs}
+    for name in sorted(found.keys() | expected.keys()):
+        if found.get(name) != expected.get(name):
+            _refuse(
+                path,
+                f"{what} {name!r} (type, rank) is {found.get(name, 'not there')}, this release "
+                f"expects {expected.get(name, 'none of that name')}",
+            )
+
+
+def _check_catalogue(path: Path, catalogue: Catalogue, items: int) -> None:
+    if len(catalogue) != items:
+        _refuse(path, f"{len(catalogue)} items, the manifest says {items}")
+    for item_id in catalogue.item_ids:
+        if not 1 <= len(item_id.encode()) <= ID_BYTES:
+            _refuse(path, f"item id {item_id[:40]!r}: expected 1 to {ID_BYTES} bytes")
+
+
+def _open_table(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
+    try:
+        table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
+    if table.shape != shape or table.dtype != np.float32 or not table.flags.c_contiguous:
+        _refuse(path, f"{table.dtype} {list(table.shape)}, the manifest says float32 {list(shape)}")
+    return table
+
+
+def _refuse(path: Path, reason: str) -> None:
+    raise BundleError(f"{path}: {reason}; export the model again")

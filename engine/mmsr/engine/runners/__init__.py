@@ -1,0 +1,1 @@
+"""What computes a graph of the bundle: ONNX Runtime, later TensorRT."""

@@ -1,0 +1,177 @@
+"""The life of a server process: listen, load, serve, drain. Decides nothing about requests."""
+
+import asyncio
+import gc
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from mmsr.bundle.files import atomic_path
+from mmsr.bundle.repository import Repository
+from mmsr.engine.compute import ComputeThread
+from mmsr.engine.config import ServeConfig
+from mmsr.engine.deployment import Deployment, deploy
+from mmsr.engine.errors import ConfigError, ListenError, Unavailable
+from mmsr.engine.face import RecommenderFace
+from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
+from mmsr.engine.health import Health
+from mmsr.engine.wire import SERVICE_NAME
+from mmsr.v1 import recommender_pb2_grpc as pb_grpc
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """One listening address with its health, reflection and recommender services."""
+
+    def __init__(self, config: ServeConfig, compute: ComputeThread) -> None:
+        self._config = config
+        self._compute = compute
+        self._clock: Callable[[], float] = time.monotonic
+        self._deployment: Deployment | None = None
+        self.face = RecommenderFace(self._clock)
+        self.health = Health(("", SERVICE_NAME))
+        self.port = 0  # the real one, once it listens
+
+    async def listen(self) -> None:
+        """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
+        self._server = grpc.aio.server(options=server_options(self._config))
+        pb_grpc.add_RecommenderServicer_to_server(self.face, self._server)
+        self.health.add_to(self._server)
+        names = (SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        self.port = bind(self._server, self._config.host, self._config.port)
+        await self._server.start()
+        log.info("listening on %s:%d", self._config.host, self.port)
+
+    async def load(self, folder: Path) -> None:
+        """Load the bundle in `folder`, then serve it."""
+        deployment = await deploy(folder, self._config, self._compute, self._clock)
+        # What is loaded lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        self._deployment = deployment
+        self.face.use(deployment.service)
+        self.health.set(serving=True)
+        log.info(
+            "serving %s on %s:%d, %s items, runner %s",
+            deployment.model.version,
+            self._config.host,
+            self.port,
+            f"{len(deployment.service.items):,}",
+            deployment.model.runner.name,
+        )
+
+    async def stop(self) -> None:
+        """Say NOT_SERVING, refuse what is new, answer what is queued, close."""
+        ends = self._clock() + self._config.grace_s
+        self.health.set(serving=False)
+        self.face.refuse(Unavailable("the server is stopping; send the request to another one"))
+        if self._deployment is not None:
+            await self._drain(self._deployment)
+        self.health.close()
+        await self._server.stop(max(0.0, ends - self._clock()))
+
+    async def _drain(self, deployment: Deployment) -> None:
+        batcher = deployment.batcher
+        waiting = batcher.depth
+        try:
+            await asyncio.wait_for(batcher.drain(), self._config.grace_s)
+        except TimeoutError:
+            log.error(
+                "%g s of grace are over: %d requests are lost", self._config.grace_s, batcher.depth
+            )
+        else:
+            counters = batcher.counters
+            log.info(
+                "drained: %d were waiting, none lost; %s requests answered in %s batches",
+                waiting,
+                f"{counters.answered:,}",
+                f"{counters.batches:,}",
+            )
+
+
+async def serve(config: ServeConfig) -> None:
+    """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
+    folder = Repository(config.repository).resolve(config.label)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stopping.set)
+    compute = ComputeThread(loop)
+    server = Server(config, compute)
+    await server.listen()
+    compute.start()
+    try:
+        if await loaded(server.load(folder), stopping):
+            with port_file(config.port_file, server.port):
+                await stopping.wait()
+        log.info("stopping")
+    finally:
+        await server.stop()
+        compute.close()
+
+
+async def loaded(load: Coroutine[None, None, None], stopping: asyncio.Event) -> bool:
+    """Await `load`; return False, with it cancelled, if the order to stop comes first."""
+    loading = asyncio.create_task(load)
+    told = asyncio.create_task(stopping.wait())
+    await asyncio.wait({loading, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if loading.done():
+        loading.result()
+        return True
+    loading.cancel()
+    return False
+
+
+def server_options(config: ServeConfig) -> list[tuple[str, int]]:
+    """Return gRPC's channel arguments."""
+    return [
+        ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
+        ("grpc.max_receive_message_length", config.limits.message_bytes),
+    ]
+
+
+def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Bind the address and return the real port; `ListenError` says why it cannot be had."""
+    try:
+        # gRPC only says that it failed; the operating system says why.
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+    except RuntimeError as error:
+        reason = str(error)
+    raise ListenError(
+        f"cannot listen on {host}:{port}: {reason}; stop what uses it or choose another --port"
+    )
+
+
+@contextmanager
+def port_file(path: Path | None, port: int) -> Iterator[None]:
+    """Keep the port in a file as long as the server serves."""
+    if path is None:
+        yield
+        return
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{port}\n")
+    except OSError as error:
+        raise ConfigError(f"--port-file {path} cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,82 @@
+"""Every graph of a bundle, converted from a trained run."""
+
+from pathlib import Path
+
+import torch
+
+from mmsr.bundle.manifest import GraphSpec
+from mmsr.export.graphs import ItemGraph, SequenceGraph, item_input_names
+from mmsr.export.onnx_file import Port, convert, describe, k_as_input
+from mmsr.training.features.image_encoder import ImageEncoder
+from mmsr.training.features.text_encoder import TextEncoder
+from mmsr.training.model import SequentialRecommender
+
+
+def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
+    """Write sequence.onnx."""
+    config = model.config
+    columns = config.width + config.side_width * len(config.modalities)
+    longest, rows = config.max_length, 5
+    length = max(2, min(3, longest))
+    bound = {1: longest} if longest > 1 else None
+    ones = torch.ones(2, dtype=torch.int64)
+    ports = [
+        Port(
+            name="history",
+            example=torch.ones(2, length, dtype=torch.int64),
+            dynamic={0: "B", 1: "L"},
+            most=bound,
+        ),
+        Port(name="length", example=ones, dynamic={0: "B"}),
+        Port(
+            name="excluded",
+            example=torch.zeros(2, 4, dtype=torch.int64),
+            dynamic={0: "B", 1: "E"},
+        ),
+        Port(name="bias", example=torch.zeros(3, rows + 6), dynamic={0: "S", 1: "C"}),
+        Port(name="bias_row", example=ones, dynamic={0: "B"}),
+        Port(name="item_inputs", example=torch.zeros(rows + 6, columns), dynamic={0: "C"}),
+        Port(name="item_outputs", example=torch.zeros(rows + 6, config.width), dynamic={0: "C"}),
+    ]
+    convert(SequenceGraph(model), ports, ["rows", "scores"], path)
+    k_as_input(path)
+    return describe(path)
+
+
+def convert_item(model: SequentialRecommender, path: Path) -> GraphSpec:
+    """Write item.onnx."""
+    encoder = model.item_encoder
+    examples: list[Port] = []
+    for name in item_input_names(model.config):
+        if name == "id_row":
+            example = torch.ones(3, dtype=torch.int64)
+        elif name == "id_table":
+            example = torch.zeros(5, model.config.width)
+        elif name.endswith("_present"):
+            example = torch.ones(3, dtype=torch.bool)
+        else:
+            projection = encoder.modalities[name].project
+            example = torch.zeros(3, projection.in_features)  # type: ignore[arg-type,union-attr]
+        first = "R" if name == "id_table" else "n"
+        examples.append(Port(name=name, example=example, dynamic={0: first}))
+    convert(ItemGraph(encoder), examples, ["item_inputs", "item_outputs"], path)
+    return describe(path)
+
+
+def convert_image_encoder(encoder: ImageEncoder, size: int, path: Path) -> GraphSpec:
+    """Write image_encoder.onnx: uint8 RGB pixels [B, size, size, 3] -> feature [B, F]."""
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    convert(encoder, [Port(name="pixels", example=pixels, dynamic={0: "B"})], ["feature"], path)
+    return describe(path)
+
+
+def convert_text_encoder(encoder: TextEncoder, max_tokens: int, path: Path) -> GraphSpec:
+    """Write text_encoder.onnx: token ids and mask int64 [B, T] -> feature [B, F]."""
+    ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
+    most = {1: max_tokens}
+    ports = [
+        Port(name="input_ids", example=ids, dynamic={0: "B", 1: "T"}, most=most),
+        Port(name="attention_mask", example=ids, dynamic={0: "B", 1: "T"}, most=most),
+    ]
+    convert(encoder, ports, ["feature"], path)
+    return describe(path)

@@ -1,0 +1,114 @@
+"""The frozen encoders: converted, and compared with the features that the model was trained on.
+
+The comparison goes the whole way that a new item will go while serving: file bytes -> pixels ->
+image_encoder.onnx, and text -> tokenizer.json -> text_encoder.onnx, without torch.
+"""
+
+# n items of one call, F features, T tokens
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsr.bundle.manifest import GraphSpec
+from mmsr.bundle.preprocess import ImageError, load_pixels
+from mmsr.engine.runners.onnx import open_onnx
+from mmsr.export.convert import convert_image_encoder, convert_text_encoder
+from mmsr.export.gate import THREADS, min_cosine
+from mmsr.export.onnx_file import ExportError
+from mmsr.training.features.compose import compose_text
+from mmsr.training.features.image_encoder import restore_image_encoder
+from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
+from mmsr.training.features.store import open_features
+from mmsr.training.features.text_encoder import restore_text_encoder, tokenizer_json
+from mmsr.training.run import TrainedRun
+
+TOKENIZER = "tokenizer.json"
+IMAGES_CHECKED = 16
+TEXTS_CHECKED = 64
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderCheck:
+    """How near an exported encoder is to the stored features."""
+
+    items: int
+    min_cosine: float | None
+
+
+def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
+    """Write image_encoder.onnx from the spec that the features were made with."""
+    described = ImageEncoderSpec.from_json(spec)
+    weights = Path(described.weights_path) if described.weights_path else None
+    encoder = restore_image_encoder(described, weights)
+    return convert_image_encoder(encoder, described.preprocess.size, path)
+
+
+def write_text(spec: dict[str, Any], path: Path) -> GraphSpec:
+    """Write text_encoder.onnx and, beside it, tokenizer.json."""
+    described = TextEncoderSpec.from_json(spec)
+    encoder, tokenizer = restore_text_encoder(described)
+    (path.parent / TOKENIZER).write_text(tokenizer_json(tokenizer))
+    return convert_text_encoder(encoder, described.max_tokens, path)
+
+
+def check_image(run: TrainedRun, path: Path, graph: GraphSpec) -> EncoderCheck:
+    """Encode some items' image files through the exported graph."""
+    spec = ImageEncoderSpec.from_json(run.info.features["image"])
+    stored = open_features(run.dataset).image
+    assert stored is not None
+    files = run.dataset.item_table(["image"])["image"].to_pylist()
+    chosen = _sample(stored.present_N, IMAGES_CHECKED)
+    pixels, kept = [], []
+    for index in chosen:
+        try:
+            data = (run.dataset.image_root / files[index]).read_bytes()
+            pixels.append(load_pixels(data, spec.preprocess))
+            kept.append(index)
+        except (OSError, ImageError):
+            continue  # the shop moved it since; the others stand for it
+    if not kept:
+        raise ExportError(
+            f"none of {len(chosen)} sampled images is readable under {run.dataset.image_root} any "
+            "more; the image encoder cannot be checked; put the images back"
+        )
+    runner = open_onnx(path, graph, threads=THREADS)
+    found_nF = np.concatenate([runner.run({"pixels": p[None]})["feature"] for p in pixels])
+    runner.close()
+    return EncoderCheck(items=len(kept), min_cosine=min_cosine(found_nF, stored.values_ND[kept]))
+
+
+def check_text(run: TrainedRun, folder: Path, graph: GraphSpec) -> EncoderCheck:
+    """Encode some items' texts through the exported tokenizer and graph."""
+    from tokenizers import Tokenizer
+
+    spec = TextEncoderSpec.from_json(run.info.features["text"])
+    stored = open_features(run.dataset).text
+    assert stored is not None
+    chosen = _sample(stored.present_N, TEXTS_CHECKED)
+    items = run.dataset.item_table(list(spec.text_fields)).take(chosen).to_pylist()
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    encoded = tokenizer.encode_batch([compose_text(item, spec.text_fields) for item in items])
+    runner = open_onnx(folder / graph.file, graph, threads=THREADS)
+    found = runner.run(
+        {
+            "input_ids": np.array([e.ids for e in encoded], dtype=np.int64),
+            "attention_mask": np.array([e.attention_mask for e in encoded], dtype=np.int64),
+        }
+    )
+    runner.close()
+    return EncoderCheck(
+        items=len(chosen), min_cosine=min_cosine(found["feature"], stored.values_ND[chosen])
+    )
+
+
+def _sample(present_N: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.int64]:
+    present = np.flatnonzero(present_N)
+    if len(present) <= most:
+        return present
+    chosen = np.random.default_rng(SAMPLE_SEED).choice(present, most, replace=False)
+    return np.sort(chosen)

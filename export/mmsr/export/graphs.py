@@ -1,0 +1,80 @@
+"""What is exported: the inference form of the model, as modules that `torch.onnx` can read."""
+
+# B batch, L history length, E excluded rows, S eligibility sets, C table rows, K results,
+# D width, W columns of the input table, n items
+
+import torch
+from torch import Tensor, nn
+
+from mmsr.training.config import ModelConfig
+from mmsr.training.items import ItemContent, ItemEncoder
+from mmsr.training.model import SequentialRecommender
+
+TRACED_K = 7  # stands in the traced graph until `onnx_file.k_as_input` makes K an input
+
+
+class SequenceGraph(nn.Module):
+    """Histories and filters in, the K best eligible rows out.
+
+    The last block computes the last position only. The item tables are inputs: a retrain or a new
+    item changes them and not the graph.
+    """
+
+    def __init__(self, model: SequentialRecommender) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(  # noqa: PLR0913 (a graph has as many parameters as inputs)
+        self,
+        history: Tensor,
+        length: Tensor,
+        excluded: Tensor,
+        bias: Tensor,
+        bias_row: Tensor,
+        item_inputs: Tensor,
+        item_outputs: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows int64 [B, K] and scores [B, K], best first.
+
+        history int64 [B, L] right-padded with row 0, length int64 [B], excluded int64 [B, E] padded
+        with row 0, bias [S, C] (0 or -inf), bias_row int64 [B], item_inputs [C, W],
+        item_outputs [C, D]. Ineligible slots have score -inf.
+        """
+        state_BD = self.model.last(item_inputs, history, length)
+        scores_BC = state_BD @ item_outputs.T + bias[bias_row]
+        scores_BC = scores_BC.scatter(1, excluded, -torch.inf)
+        scores_BK, rows_BK = torch.topk(scores_BC, TRACED_K, dim=1)
+        return rows_BK, scores_BK
+
+
+class ItemGraph(nn.Module):
+    """One item's content in, its table rows out: every trained item-side weight but the id table.
+
+    The inputs are, in this order, what `item_input_names` lists.
+    """
+
+    def __init__(self, encoder: ItemEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, id_row: Tensor, id_table: Tensor, *content: Tensor) -> tuple[Tensor, Tensor]:
+        """Return item_inputs [n, W] and item_outputs [n, D].
+
+        id_row int64 [n], a row of id_table [N + 1, D]; row 0 is the vector of an item without
+        trained id. `content`: for each modality features [n, F] and present bool [n].
+        """
+        modalities = self.encoder.config.modalities
+        rows = self.encoder(
+            id_table[id_row],
+            ItemContent(
+                features=dict(zip(modalities, content[0::2], strict=True)),
+                present=dict(zip(modalities, content[1::2], strict=True)),
+            ),
+        )
+        return rows.inputs_nW, rows.outputs_nD
+
+
+def item_input_names(config: ModelConfig) -> list[str]:
+    """Return the names of the item graph's inputs, in order."""
+    content = [name for m in config.modalities for name in (m, f"{m}_present")]
+    return ["id_row", "id_table", *content]

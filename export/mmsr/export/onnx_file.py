@@ -1,0 +1,128 @@
+"""A torch module -> one ONNX file with named, dynamic dimensions."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.manifest import GraphSpec, TensorSpec
+
+OPSET = 20  # 17 gives invalid models, 23's Attention does not build in TensorRT-RTX
+
+
+class ExportError(MmsrError):
+    """A graph cannot be converted, or does not agree with PyTorch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Port:
+    """One graph input: its name, an example, and the names of its dynamic dimensions by index.
+
+    An example's dynamic dimensions must not be 0 or 1: tracing would take those as fixed.
+    """
+
+    name: str
+    example: Tensor
+    dynamic: dict[int, str]
+    most: dict[int, int] | None = None  # upper bound of a dynamic dimension
+
+
+def convert(module: nn.Module, ports: Sequence[Port], outputs: Sequence[str], path: Path) -> None:
+    """Write `path`; `ExportError` if a dimension that must vary got fixed in tracing."""
+    dims: dict[str, torch.export.Dim] = {}
+    for port in ports:
+        for index, name in port.dynamic.items():
+            bound = (port.most or {}).get(index)
+            dims.setdefault(name, torch.export.Dim(name, max=bound))
+    shapes = tuple({i: dims[name] for i, name in port.dynamic.items()} for port in ports)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")  # about the exporter's own insides
+        logger.setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            module.eval(),
+            # Copies: two inputs that share one example tensor would become one in the graph.
+            tuple(port.example.clone() for port in ports),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[port.name for port in ports],
+            output_names=list(outputs),
+            dynamic_shapes=_dynamic_shapes(module, shapes),
+            verbose=False,
+            optimize=True,
+        )
+        logger.setLevel(level)
+        assert program is not None
+        program.save(str(path), external_data=False)
+    _require_dynamic(describe(path), ports)
+
+
+def _dynamic_shapes(module: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Nest the shapes as the arguments of `forward` are: its `*content` is one nested tuple."""
+    code = module.forward.__code__
+    plain = code.co_argcount - 1
+    if not code.co_flags & 0x04:  # CO_VARARGS
+        return shapes
+    return (*shapes[:plain], shapes[plain:])
+
+
+def _require_dynamic(spec: GraphSpec, ports: Sequence[Port]) -> None:
+    shapes = {tensor.name: tensor.shape for tensor in spec.inputs}
+    for port in ports:
+        for index, name in port.dynamic.items():
+            if port.name not in shapes:
+                raise ExportError(f"{spec.file}: input {port.name!r} is not used by the graph")
+            found = shapes[port.name][index]
+            if found != name:
+                raise ExportError(
+                    f"{spec.file}: dimension {index} of {port.name!r} became {found!r} instead of "
+                    f"the dynamic {name!r}; the module fixes it while it is traced"
+                )
+
+
+def k_as_input(path: Path) -> None:
+    """Make K of the graph's one TopK the input `k`, int64 [1], instead of the traced constant."""
+    model = onnx.load(path)
+    top = [node for node in model.graph.node if node.op_type == "TopK"]
+    if len(top) != 1:
+        raise ExportError(f"{path.name}: {len(top)} TopK nodes, expected one")
+    constant = top[0].input[1]
+    top[0].input[1] = "k"
+    if not any(constant in node.input for node in model.graph.node):
+        for initializer in [i for i in model.graph.initializer if i.name == constant]:
+            model.graph.initializer.remove(initializer)
+    model.graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
+    for output in model.graph.output:
+        output.type.tensor_type.shape.dim[1].ClearField("dim_value")
+        output.type.tensor_type.shape.dim[1].dim_param = "K"
+    del model.graph.value_info[:]  # some of it says the traced K
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
+def describe(path: Path) -> GraphSpec:
+    """Return the graph's inputs and outputs as the manifest has them."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return GraphSpec(
+        file=path.name,
+        inputs=tuple(_tensor(value) for value in graph.input),
+        outputs=tuple(_tensor(value) for value in graph.output),
+    )
+
+
+def _tensor(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
+    shape = tuple(dim.dim_param or int(dim.dim_value) for dim in kind.shape.dim)
+    return TensorSpec(name=value.name, dtype=dtype.name, shape=shape)

@@ -1,0 +1,91 @@
+"""`mmsr-repo`: look into a repository of bundles and move its labels. Needs no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mmsr.bundle.repository import Repository
+from mmsr.bundle.terminal import run
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+RepositoryPath = Annotated[Path, typer.Argument(help="folder of the repository", metavar="REPO")]
+Label = Annotated[str, typer.Option(help="the label to move")]
+
+
+@app.callback()
+def _main() -> None:
+    """List, promote, roll back and verify the bundles of a repository."""
+
+
+@app.command("list")
+def list_bundles(repository: RepositoryPath) -> None:
+    """Show every bundle with its size, metrics and labels, oldest first."""
+    from datetime import UTC, datetime
+
+    from mmsr.bundle.manifest import MANIFEST
+
+    repo = Repository(repository)
+    labels: dict[str, list[str]] = {}
+    for name in repo.label_names():
+        labels.setdefault(repo.history(name)[-1].bundle_id, []).append(name)
+    table = Table("bundle", "made (UTC)", "items", "size", "NDCG@10", "overlap@20", "labels")
+    for bundle_id in repo.ids():
+        manifest = repo.manifest(bundle_id)
+        made = (repo.path(bundle_id) / MANIFEST).stat().st_mtime
+        size = sum(entry.bytes for entry in manifest.files.values()) / 2**20
+        ndcg = manifest.metrics.get("test.masked.ndcg@10")
+        overlap = manifest.parity.get("sequence", {}).get("overlap")
+        table.add_row(
+            bundle_id,
+            datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%d %H:%M"),
+            str(manifest.tables.items),
+            f"{size:.0f} MiB",
+            "–" if ndcg is None else f"{ndcg:.4f}",
+            "–" if overlap is None else f"{overlap:.4f}",
+            ", ".join(labels.get(bundle_id, [])),
+        )
+    Console().print(table)
+
+
+@app.command()
+def promote(
+    repository: RepositoryPath,
+    bundle_id: Annotated[str, typer.Argument(help="id of a bundle")],
+    label: Label = "stable",
+) -> None:
+    """Point a label at a bundle."""
+    Repository(repository).promote(bundle_id, label)
+    typer.echo(f"{label} is {bundle_id}")
+
+
+@app.command()
+def rollback(repository: RepositoryPath, label: Label = "stable") -> None:
+    """Point a label back at the bundle that it named before."""
+    typer.echo(f"{label} is {Repository(repository).rollback(label)}")
+
+
+@app.command()
+def verify(
+    repository: RepositoryPath,
+    bundle_id: Annotated[str | None, typer.Argument(help="one bundle; default: all")] = None,
+) -> None:
+    """Hash every file again and compare the answers to the probe set with PyTorch's."""
+    from mmsr.engine.probe import run_probe
+
+    repo = Repository(repository)
+    for name in [bundle_id] if bundle_id else repo.ids():
+        report = run_probe(repo.path(name))
+        report.check()
+        typer.echo(
+            f"{name}: files as in the manifest; {report.users} probes, "
+            f"overlap@{report.k} {report.overlap:.4f}, largest score error {report.max_error:.1e}"
+        )
+
+
+def main() -> None:
+    """Entry point of `mmsr-repo`."""
+    run(app)

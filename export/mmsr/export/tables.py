@@ -1,0 +1,142 @@
+"""The arrays of a bundle: item tables, catalogue, probe set."""
+
+# P probes, L history length, D width, N items, C capacity, K results
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmsr.bundle.catalogue import Catalogue
+from mmsr.bundle.files import atomic_path
+from mmsr.bundle.manifest import TableSizes
+from mmsr.training.batches import pad_histories
+from mmsr.training.items import ItemRows
+from mmsr.training.run import TrainedRun
+from mmsr.training.split import leave_one_out
+
+ProbeKind = Literal["real", "synthetic"]
+PROBES = 1000
+PROBE_K = 20
+PROBE_SEED = 0
+SPARE_SHARE = 0.1  # of the items: rows for items added while serving
+MIN_SPARE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeSet:
+    """Histories with what PyTorch answers to them, nothing excluded."""
+
+    history: npt.NDArray[np.int64]  # [P, L] rows, right-padded with 0
+    length: npt.NDArray[np.int64]  # [P]
+    target: npt.NDArray[np.int64]  # [P], the item that really came next
+    state: npt.NDArray[np.float32]  # [P, D]; the score of row r is state @ item_outputs[r]
+    top_rows: npt.NDArray[np.int64]  # [P, K], best first
+    top_scores: npt.NDArray[np.float32]  # [P, K]
+
+    def save(self, folder: Path) -> None:
+        """Write `folder/probe.npz`."""
+        with atomic_path(folder / "probe.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **vars(self))
+
+
+def catalogue_of(run: TrainedRun) -> Catalogue:
+    """Return the items with their titles, categories and how often each was bought."""
+    table = run.dataset.item_table(["item_id", "title", "categories"])
+    items = run.info.items
+    counts = np.bincount(np.asarray(run.dataset.items_T), minlength=items + 1)[1:]
+    return Catalogue(
+        item_ids=table["item_id"].to_pylist(),
+        titles=table["title"].to_pylist(),
+        categories=[c or [] for c in table["categories"].to_pylist()],
+        available=np.ones(items, dtype=bool),
+        popularity=counts.astype(np.int64),
+    )
+
+
+@torch.no_grad()
+def item_rows(run: TrainedRun) -> ItemRows:
+    """Return the table rows of the catalogue as the training model computes them."""
+    return run.model.table(run.content)
+
+
+def write_tables(run: TrainedRun, rows: ItemRows, folder: Path) -> TableSizes:
+    """Write tables/*.npy; rows beyond the items are zero and never eligible."""
+    items = run.info.items
+    capacity = items + 1 + max(MIN_SPARE, int(items * SPARE_SHARE))
+    (folder / "tables").mkdir()
+    _write(folder / "tables/item_inputs.npy", rows.inputs_nW, capacity)
+    _write(folder / "tables/item_outputs.npy", rows.outputs_nD, capacity)
+    _write(folder / "tables/ids.npy", run.model.item_encoder.ids.weight, items + 1)
+    return TableSizes(
+        items=items,
+        capacity=capacity,
+        input_width=rows.inputs_nW.shape[1],
+        output_width=rows.outputs_nD.shape[1],
+    )
+
+
+def _write(path: Path, rows: torch.Tensor, capacity: int) -> None:
+    values = rows.detach().cpu().float().numpy()
+    table = np.lib.format.open_memmap(
+        path, mode="w+", dtype=np.float32, shape=(capacity, values.shape[1])
+    )
+    table[: len(values)] = values
+    table.flush()
+
+
+@torch.no_grad()
+def probe_set(run: TrainedRun, rows: ItemRows, kind: ProbeKind) -> ProbeSet:
+    """Ask the training model; histories are real ones (held-out item next) or made up."""
+    max_length = run.info.recipe.model.max_length
+    histories, target = _real(run) if kind == "real" else _synthetic(run)
+    history_PL, length_P = pad_histories(histories, max_length)
+    device = rows.inputs_nW.device
+    state_PD = torch.cat(
+        [
+            run.model.last(rows.inputs_nW, history.to(device), length.to(device))
+            for history, length in zip(
+                torch.from_numpy(history_PL).split(64),
+                torch.from_numpy(length_P).split(64),
+                strict=True,
+            )
+        ]
+    )
+    scores_PN = state_PD @ rows.outputs_nD.T
+    scores_PN[:, 0] = -torch.inf
+    top_scores, top_rows = scores_PN.topk(min(PROBE_K, run.info.items), dim=1)
+    return ProbeSet(
+        history=history_PL,
+        length=length_P,
+        target=target,
+        state=state_PD.cpu().numpy(),
+        top_rows=top_rows.cpu().numpy(),
+        top_scores=top_scores.cpu().numpy(),
+    )
+
+
+def _real(run: TrainedRun) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]:
+    split = leave_one_out(run.dataset)
+    users = split.evaluated()
+    if len(users) > PROBES:
+        chosen = np.random.default_rng(PROBE_SEED).choice(len(users), PROBES, replace=False)
+        users = users[np.sort(chosen)]
+    histories = [split.history(int(u), "test") for u in users]
+    return histories, np.array([split.target(int(u), "test") for u in users], dtype=np.int64)
+
+
+def _synthetic(run: TrainedRun) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]:
+    """Items drawn by popularity: for shops whose histories must not leave the training host."""
+    random = np.random.default_rng(PROBE_SEED)
+    counts = np.bincount(np.asarray(run.dataset.items_T), minlength=run.info.items + 1) + 1.0
+    counts[0] = 0.0
+    weights = counts / counts.sum()
+    longest = run.info.recipe.model.max_length
+    probes = min(PROBES, run.dataset.info.users)
+    drawn = random.choice(len(weights), size=(probes, longest + 1), p=weights).astype(np.int32)
+    lengths = random.integers(1, longest + 1, size=probes)
+    histories = [row[:length] for row, length in zip(drawn, lengths, strict=True)]
+    return histories, drawn[:, -1].astype(np.int64)

@@ -1,0 +1,101 @@
+"""The commands of README.md, run as a newcomer would.
+
+* Every block fenced as ```bash is run, in order, by one bash that stops at the first failure. Its
+  folder is empty but for links to `training` (recipes), and the commands are on the PATH. What is
+  to be read and not run (git clone, make, a GPU) stands in a block fenced otherwise, e.g. ```sh.
+* A line that ends in " &" starts a server; the next line waits until that server's health says
+  SERVING. 50051 stands for a free port throughout.
+* SMALLER shrinks the work to what a test may take; each of its texts must occur in README.md.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.readme import blocks
+from support.tree import ROOT
+
+PORT = "50051"
+LIMIT_S = 240
+SMALLER = {
+    "--items 400": "--items 60",
+    "--users 1500": "--users 200",
+    "fit training/configs/toy.toml": "fit training/configs/toy.toml --epochs 2",
+}
+# In place of a server's "&": go on when it serves, end it with the shell.
+WAIT = f"""
+"{sys.executable}" - "$!" {PORT} <<'PYTHON'
+import sys, time
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+deadline_s = time.monotonic() + 60
+with grpc.insecure_channel(f"127.0.0.1:{{sys.argv[2]}}") as channel:
+    stub = health_pb2_grpc.HealthStub(channel)
+    while time.monotonic() < deadline_s:
+        try:
+            reply = stub.Check(health_pb2.HealthCheckRequest(), timeout=5, wait_for_ready=True)
+        except grpc.RpcError as error:
+            sys.exit(f"the server does not answer: {{error.code()}}")
+        if reply.status == health_pb2.HealthCheckResponse.SERVING:
+            sys.exit(0)
+        time.sleep(0.05)
+sys.exit("the server does not serve after 60 s")
+PYTHON
+"""
+HEADER = "set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def script_of(text: str) -> str:
+    """Return README's commands as one script, shrunk, with waits after servers."""
+    commands = "\n".join(blocks(text, "bash"))
+    for large, small in SMALLER.items():
+        assert large in commands, f"README.md no longer says {large!r}; SMALLER must follow"
+        commands = commands.replace(large, small)
+    commands = re.sub(r" &$", lambda match: f" &{WAIT}", commands, flags=re.MULTILINE)
+    return HEADER + commands.replace(PORT, str(free_port()))
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(tmp_path: Path) -> None:
+    script = script_of((ROOT / "README.md").read_text())
+    (tmp_path / "training").symlink_to(ROOT / "training")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "TORCH_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, _ = process.communicate(timeout=LIMIT_S)
+    finally:
+        if process.poll() is None:  # its group is its own: whatever it started ends with it
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 0, out[-4000:]
+
+
+def test_a_server_is_waited_for() -> None:
+    text = "```bash\n" + "\n".join(SMALLER) + "\nmmsr-serve --port 50051 &\necho next\n```\n"
+    script = script_of(text)
+    assert PORT not in script
+    lines = script.splitlines()
+    (serve,) = [n for n, line in enumerate(lines) if line.endswith(" &")]
+    assert lines[serve + 1].startswith(f'"{sys.executable}" - "$!"')
+    assert lines[-1] == "echo next"

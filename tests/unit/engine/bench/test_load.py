@@ -1,0 +1,204 @@
+"""The two loops: against a fake caller, and against a real server that stalls."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.answering_server import MODEL_VERSION, Behaviour, serve
+
+from mmsr.engine.bench.arrivals import poisson_arrivals_s
+from mmsr.engine.bench.latency import quantile
+from mmsr.engine.bench.load import Measured, measure
+from mmsr.engine.bench.plan import BenchError, RunPlan, Window
+from mmsr.engine.bench.samples import NO_ANSWER, OK, UNFINISHED, UNSENT, Answer, Samples
+from mmsr.engine.bench.wire import GrpcCaller, Seen, connect
+from mmsr.v1 import recommender_pb2
+
+WINDOW = Window(warm_up_s=0.0, duration_s=0.3)
+
+
+class InstantCaller:
+    """Answers after one turn of the loop, unless it is told to hang or to fail."""
+
+    def __init__(self, *, hang: bool = False, fail_every: int = 0) -> None:
+        self.sent: list[bytes] = []
+        self.under_way = 0
+        self.most_under_way = 0
+        self.third_sent = asyncio.Event()
+        self.hang = hang
+        self.fail_every = fail_every
+
+    def begin(self, request: bytes) -> Awaitable[bytes]:
+        self.sent.append(request)
+        if len(self.sent) == 3:
+            self.third_sent.set()
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        if not self.hang:
+            asyncio.get_running_loop().call_soon(reply.set_result, b"%d" % len(self.sent))
+        return reply
+
+    async def finish(self, reply: Awaitable[bytes]) -> tuple[int, Answer]:
+        number = int(await reply)
+        self.under_way -= 1
+        if self.fail_every and number % self.fail_every == 0:
+            return 8, NO_ANSWER
+        return OK, Answer(1, 2, 3, 0)
+
+
+def measure_with(caller: InstantCaller, plan: RunPlan, requests: list[bytes]) -> Measured:
+    async def main() -> Measured:
+        return await measure(plan, caller, requests, asyncio.Event())
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("concurrency", [1, 7])
+def test_the_closed_loop_keeps_exactly_so_many_under_way(concurrency: int) -> None:
+    caller = InstantCaller()
+    measured = measure_with(caller, RunPlan(concurrency=concurrency, window=WINDOW), [b"r"])
+    assert caller.most_under_way == concurrency
+    assert caller.under_way == 0
+    assert len(measured.samples) == len(caller.sent)
+    assert measured.sent_for_s == pytest.approx(WINDOW.duration_s)
+
+
+def test_the_open_loop_sends_every_arrival_at_its_time() -> None:
+    plan = RunPlan(rate_per_s=300, window=Window(warm_up_s=0.1, duration_s=0.3, seed=5))
+    samples = measure_with(InstantCaller(), plan, [b"r"]).samples
+    expected_s = poisson_arrivals_s(300, 0.4, seed=5)
+    assert np.sort(samples.intended_s_R) == pytest.approx(expected_s, abs=1e-6)
+    assert (samples.sent_s_R >= samples.intended_s_R).all()
+    assert (samples.done_s_R >= samples.sent_s_R).all()
+
+
+def test_requests_are_sent_in_turn() -> None:
+    caller = InstantCaller()
+    measure_with(caller, RunPlan(concurrency=1, window=WINDOW), [b"a", b"b", b"c"])
+    assert caller.sent[:7] == [b"a", b"b", b"c", b"a", b"b", b"c", b"a"]
+
+
+def test_failures_are_recorded_with_their_status() -> None:
+    caller = InstantCaller(fail_every=4)
+    samples = measure_with(caller, RunPlan(concurrency=1, window=WINDOW), [b"r"]).samples
+    counts = Counter(samples.status_R.tolist())
+    assert counts == {OK: len(samples) - len(samples) // 4, 8: len(samples) // 4}
+    assert (samples.batch_size_R[samples.status_R == OK] == 3).all()
+    assert (samples.batch_size_R[samples.status_R == 8] == 0).all()
+
+
+@pytest.mark.parametrize("load", [{"concurrency": 3}, {"rate_per_s": 200.0}])
+def test_an_interrupt_ends_the_run_and_keeps_what_was_measured(load: dict[str, float]) -> None:
+    plan = RunPlan(**load, window=Window(warm_up_s=0, duration_s=3600))  # type: ignore[arg-type]
+    caller = InstantCaller(hang=True)
+
+    async def main() -> Measured:
+        stop = asyncio.Event()
+        running = asyncio.create_task(measure(plan, caller, [b"r"], stop))
+        await asyncio.wait_for(caller.third_sent.wait(), 20)
+        stop.set()
+        return await running
+
+    measured = asyncio.run(main())
+    assert measured.interrupted
+    assert measured.sent_for_s < 60
+    assert measured.samples.status_R.tolist() == [UNFINISHED] * len(caller.sent)
+
+
+class SlowCaller(InstantCaller):
+    """Takes 5 ms of the generator's own time to send."""
+
+    def begin(self, request: bytes) -> Awaitable[bytes]:
+        end_s = time.perf_counter() + 0.005
+        while time.perf_counter() < end_s:
+            pass
+        return super().begin(request)
+
+
+def test_a_generator_that_cannot_keep_up_gives_up_and_says_so() -> None:
+    plan = RunPlan(rate_per_s=1000, window=Window(warm_up_s=0, duration_s=0.2))
+    caller = SlowCaller()
+    samples = measure_with(caller, plan, [b"r"]).samples
+    assert len(samples) == len(poisson_arrivals_s(1000, 0.2, seed=0))
+    unsent = np.count_nonzero(samples.status_R == UNSENT)
+    assert unsent == len(samples) - len(caller.sent) > 50
+
+
+# --- a real server -----------------------------------------------------------------------------
+
+STALL_S = 0.3
+STALL_AT = 100  # this request is the first to meet it
+RATE_PER_S = 150.0
+
+
+def measure_server(behaviour: Behaviour, plan: RunPlan) -> tuple[Measured, Seen]:
+    request = recommender_pb2.RecommendRequest(history=["item-1"], k=5).SerializeToString()
+
+    async def main() -> tuple[Measured, Seen]:
+        async with serve(behaviour) as target, await connect(target) as channel:
+            seen = Seen()
+            caller = GrpcCaller(channel, plan.window.deadline_ms, seen)
+            return await measure(plan, caller, [request], asyncio.Event()), seen
+
+    return asyncio.run(main())
+
+
+def undisturbed(behaviour: Behaviour, plan: RunPlan) -> Samples:
+    """Measure; again if this machine itself paused, which the generator's lag tells."""
+    for _ in range(5):
+        samples = measure_server(behaviour, plan)[0].samples
+        if (samples.sent_s_R - samples.intended_s_R).max() < STALL_S / 10:
+            return samples
+        behaviour = replace(behaviour, requests=[])
+    pytest.fail("this machine pauses too often to measure anything")
+
+
+def test_the_open_loop_sees_a_stall_as_its_users_would() -> None:
+    window = Window(warm_up_s=0.2, duration_s=2.0, seed=1)
+    plan = RunPlan(rate_per_s=RATE_PER_S, window=window)
+    arrivals_s = poisson_arrivals_s(RATE_PER_S, window.total_s, window.seed)
+    samples = undisturbed(Behaviour(stall_at=STALL_AT, stall_s=STALL_S), plan)
+
+    # Who arrives at t while the gate is closed from t0 on waits until t0 + 0.3 s.
+    wait_s = np.maximum(0, arrivals_s[STALL_AT - 1] + STALL_S - arrivals_s)
+    wait_s[: STALL_AT - 1] = 0
+    analytic_s = quantile(wait_s[arrivals_s >= window.warm_up_s], 0.99)
+    counted = samples.pick(samples.intended_s_R >= window.warm_up_s)
+    p99_s = quantile(counted.done_s_R - counted.intended_s_R, 0.99)
+    assert analytic_s > 0.8 * STALL_S  # a seventh of all arrivals fall into the stall
+    assert p99_s == pytest.approx(analytic_s, rel=0.15)
+
+
+def test_the_closed_loop_misses_the_same_stall() -> None:
+    plan = RunPlan(concurrency=1, window=Window(warm_up_s=0, duration_s=1.0))
+    measured, _ = measure_server(Behaviour(stall_at=STALL_AT, stall_s=STALL_S), plan)
+    latency_s = measured.samples.done_s_R - measured.samples.intended_s_R
+    assert np.count_nonzero(latency_s >= STALL_S * 0.9) == 1  # the stall was there
+    assert quantile(latency_s, 0.99) < STALL_S / 2
+
+
+def test_statuses_of_a_real_server_are_told_apart() -> None:
+    plan = RunPlan(concurrency=2, window=Window(warm_up_s=0, duration_s=0.3))
+    measured, seen = measure_server(Behaviour(fail_every=3), plan)
+    counts = Counter(measured.samples.status_R.tolist())
+    assert set(counts) == {0, 8}
+    assert abs(counts[8] - sum(counts.values()) / 3) <= 1
+    assert seen.first_details == {8: "the queue is full"}
+    assert seen.model_versions == {MODEL_VERSION}
+
+
+def test_a_server_that_never_answers_ends_by_the_deadline() -> None:
+    plan = RunPlan(concurrency=2, window=Window(warm_up_s=0, duration_s=0.2, deadline_ms=150))
+    measured, _ = measure_server(Behaviour(never_answer=True), plan)
+    assert set(measured.samples.status_R.tolist()) == {4}
+    assert 2 <= len(measured.samples) <= 4
+
+
+def test_nobody_there_is_one_line() -> None:
+    with pytest.raises(BenchError, match=r"no server answers at 127\.0\.0\.1:1 within 0\.2 s"):
+        asyncio.run(connect("127.0.0.1:1", within_s=0.2))

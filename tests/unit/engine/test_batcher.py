@@ -1,0 +1,380 @@
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.virtual_time import Clock, VirtualCompute, run_virtually
+
+from mmsr.engine.batch_times import BatchTimes
+from mmsr.engine.batcher import Batcher, Ride
+from mmsr.engine.config import BatchConfig
+from mmsr.engine.errors import DeadlineTooShort, EngineError, Overloaded, RunnerFailed, Unavailable
+
+CONFIG = BatchConfig(max_batch=4, queue_limit=10)
+
+
+@dataclass
+class World:
+    """A batcher in virtual time; a job is a number and its answer the number doubled."""
+
+    config: BatchConfig = CONFIG
+    cost_s: float = 0.010  # of any batch
+    clock: Clock = field(default_factory=Clock)
+    times: BatchTimes = field(default_factory=BatchTimes)
+    ran: list[list[int]] = field(default_factory=list)
+    started: list[float] = field(default_factory=list)
+    broken: bool = False
+
+    def run(self, main: Callable[["Batcher[int, int]"], Coroutine[Any, Any, None]]) -> None:
+        async def inside() -> None:
+            compute = VirtualCompute(self.clock)
+            compute.cost_s = self.cost_s
+            await main(
+                Batcher(self._double, compute, self.config, clock=self.clock, times=self.times)
+            )
+
+        run_virtually(self.clock, inside())
+
+    def _double(self, jobs: list[int]) -> list[int]:
+        self.started.append(self.clock.now)
+        self.clock.now += self.cost_s
+        self.ran.append(jobs)
+        if self.broken:
+            raise ValueError("the graph is broken")
+        return [2 * job for job in jobs]
+
+
+async def outcome(call: Coroutine[Any, Any, Ride[int]]) -> int | EngineError:
+    try:
+        return (await call).answer
+    except EngineError as error:
+        return error
+
+
+def test_jobs_that_arrive_together_ride_together() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        rides = await asyncio.gather(*(batcher.submit(n) for n in range(3)))
+        assert [ride.answer for ride in rides] == [0, 2, 4]
+        assert {ride.batch_size for ride in rides} == {3}
+
+    world.run(main)
+    assert world.ran == [[0, 1, 2]]
+
+
+def test_a_batch_is_what_is_queued_when_the_thread_frees() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.002)
+        later = [asyncio.create_task(batcher.submit(n)) for n in (1, 2)]
+        await asyncio.gather(first, *later)
+
+    world.run(main)
+    assert world.ran == [[0], [1, 2]]
+    assert world.started == pytest.approx([0.0, 0.010])
+
+
+def test_no_batch_is_larger_than_allowed() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        await asyncio.gather(*(batcher.submit(n) for n in range(10)))
+
+    world.run(main)
+    assert [len(batch) for batch in world.ran] == [4, 4, 2]
+
+
+def test_the_times_of_a_ride_are_those_of_its_queue_and_its_batch() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.004)
+        second = await batcher.submit(1)
+        assert (await first).queue_us == 0
+        assert second.queue_us == pytest.approx(6_000, abs=1)
+        assert second.compute_us == pytest.approx(10_000, abs=1)
+
+    world.run(main)
+
+
+def test_the_oldest_job_waits_for_company_as_long_as_configured() -> None:
+    world = World(config=BatchConfig(max_batch=4, max_wait_ms=5))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.003)
+        await asyncio.gather(first, batcher.submit(1))
+
+    world.run(main)
+    assert world.ran == [[0, 1]]
+    assert world.started == pytest.approx([0.005])
+
+
+def test_a_full_batch_does_not_wait() -> None:
+    world = World(config=BatchConfig(max_batch=2, max_wait_ms=5))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.001)
+        await asyncio.gather(first, batcher.submit(1))
+
+    world.run(main)
+    assert world.started == pytest.approx([0.001])
+
+
+def test_the_wait_is_counted_anew_when_the_oldest_job_is_cancelled() -> None:
+    world = World(config=BatchConfig(max_batch=4, max_wait_ms=5))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.003)
+        second = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0.001)
+        first.cancel()
+        await second
+
+    world.run(main)
+    assert world.ran == [[1]]
+    assert world.started == pytest.approx([0.008])
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_retry() -> None:
+    world = World(config=BatchConfig(max_batch=2, queue_limit=3))
+    world.times.record(2, 0.010)
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="3 requests are waiting") as refused:
+            await batcher.submit(3)
+        assert world.clock.now == 0.0
+        assert refused.value.retry_after_ms == 20
+        await asyncio.gather(*tasks)
+        assert batcher.counters.refused_full == 1
+        assert (await batcher.submit(4)).answer == 8
+
+    world.run(main)
+
+
+def test_a_job_that_could_not_be_answered_in_time_is_refused_at_once() -> None:
+    world = World()
+    world.times.record(1, 0.010)
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.001)
+        with pytest.raises(DeadlineTooShort, match=r"15 ms are left.* about 19 ms"):
+            await batcher.submit(1, deadline=world.clock.now + 0.015)
+        assert (await batcher.submit(2, deadline=world.clock.now + 0.025)).answer == 4
+        await first
+
+    world.run(main)
+    assert world.ran == [[0], [2]]
+
+
+def test_an_idle_thread_is_tried_even_if_the_prediction_says_no() -> None:
+    world = World()
+    world.times.record(1, 5.0)  # one stall must not shut everyone out for good
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        assert (await batcher.submit(1, deadline=0.050)).answer == 2
+
+    world.run(main)
+    assert world.times.predict(1) < 5.0
+
+
+def test_a_deadline_in_the_past_is_refused() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        with pytest.raises(DeadlineTooShort, match="passed 100 ms ago"):
+            await batcher.submit(1, deadline=-0.1)
+
+    world.run(main)
+    assert world.ran == []
+
+
+def test_a_job_that_expires_in_the_queue_is_not_run() -> None:
+    world = World(cost_s=0.100)  # no measurement yet, so it is admitted
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.001)
+        with pytest.raises(DeadlineTooShort, match="passed"):
+            await batcher.submit(1, deadline=world.clock.now + 0.050)
+        await first
+        assert batcher.counters.expired == 1
+
+    world.run(main)
+    assert world.ran == [[0]]
+
+
+def test_a_cancelled_job_is_not_run_and_frees_its_place() -> None:
+    world = World(config=BatchConfig(max_batch=4, queue_limit=1))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        first = asyncio.create_task(batcher.submit(0))
+        await asyncio.sleep(0.001)
+        queued = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0)
+        queued.cancel()
+        await asyncio.sleep(0)
+        assert batcher.depth == 0
+        assert (await batcher.submit(2)).answer == 4
+        await first
+        assert batcher.counters.cancelled == 1
+
+    world.run(main)
+    assert world.ran == [[0], [2]]
+
+
+def test_a_job_cancelled_while_it_runs_does_not_hurt_the_others() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(3)]
+        await asyncio.sleep(0.005)
+        tasks[1].cancel()
+        assert [(await tasks[n]).answer for n in (0, 2)] == [0, 4]
+        assert (await batcher.submit(5)).answer == 10
+
+    world.run(main)
+
+
+def test_a_failing_batch_fails_its_own_jobs_only(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        world.broken = True
+        failed = await asyncio.gather(*(outcome(batcher.submit(n)) for n in range(3)))
+        assert all(isinstance(error, RunnerFailed) for error in failed)
+        assert "graph" not in str(failed[0])
+        world.broken = False
+        assert (await batcher.submit(4)).answer == 8
+        assert batcher.counters.failed == 3
+
+    world.run(main)
+    assert "the graph is broken" in caplog.text  # with its traceback, for the operator
+
+
+def test_draining_answers_what_is_queued_and_refuses_what_is_new() -> None:
+    world = World()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        tasks = [asyncio.create_task(batcher.submit(n)) for n in range(6)]
+        await asyncio.sleep(0)
+        draining = asyncio.create_task(batcher.drain())
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match="stopping"):
+            await batcher.submit(9)
+        await draining
+        assert batcher.idle
+        assert [(await task).answer for task in tasks] == [0, 2, 4, 6, 8, 10]
+        await batcher.drain()
+
+    world.run(main)
+
+
+def test_draining_does_not_wait_for_company() -> None:
+    world = World(config=BatchConfig(max_batch=4, max_wait_ms=1000))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        task = asyncio.create_task(batcher.submit(1))
+        await asyncio.sleep(0.001)
+        await batcher.drain()
+        assert (await task).answer == 2
+
+    world.run(main)
+    assert world.started == pytest.approx([0.001])
+
+
+def test_an_idle_batcher_drains_at_once() -> None:
+    World().run(lambda batcher: batcher.drain())
+
+
+@dataclass(frozen=True)
+class Call:
+    """One caller: arrives, may have a deadline, may give up."""
+
+    arrives_ms: int
+    deadline_ms: int | None
+    gives_up_ms: int | None
+
+
+calls = st.lists(
+    st.builds(
+        Call,
+        arrives_ms=st.integers(0, 60),
+        deadline_ms=st.none() | st.integers(0, 60),
+        gives_up_ms=st.none() | st.integers(0, 60),
+    ),
+    max_size=30,
+)
+configs = st.builds(
+    BatchConfig,
+    max_batch=st.integers(1, 8),
+    max_wait_ms=st.sampled_from([0.0, 0.0, 3.0]),
+    queue_limit=st.integers(1, 12),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(calls, configs, st.integers(1, 20))
+def test_every_call_ends_exactly_once_and_none_runs_after_its_deadline(
+    plan: list[Call], config: BatchConfig, cost_ms: int
+) -> None:
+    world = World(config=config, cost_s=cost_ms / 1e3)
+    ends: dict[int, object] = {}
+
+    async def call(number: int, what: Call, batcher: Batcher[int, int]) -> None:
+        await asyncio.sleep(what.arrives_ms / 1e3)
+        deadline = None
+        if what.deadline_ms is not None:
+            deadline = world.clock.now + what.deadline_ms / 1e3
+        patience_s = None if what.gives_up_ms is None else what.gives_up_ms / 1e3
+        try:
+            async with asyncio.timeout(patience_s):
+                end: object = await outcome(batcher.submit(number, deadline))
+        except TimeoutError:
+            end = "gave up"
+        assert number not in ends
+        ends[number] = end
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        await asyncio.gather(*(call(n, what, batcher) for n, what in enumerate(plan)))
+        await batcher.drain()
+        counters = batcher.counters
+        gone = counters.refused_full + counters.refused_late + counters.expired
+        assert counters.submitted == counters.answered + gone + counters.cancelled
+        assert counters.batched == sum(map(len, world.ran))
+
+    world.run(main)
+    assert ends.keys() == set(range(len(plan)))
+    for number, end in ends.items():
+        assert end == 2 * number or end == "gave up" or isinstance(end, EngineError)
+    flat = [job for batch in world.ran for job in batch]
+    assert len(flat) == len(set(flat))
+    assert all(len(batch) <= config.max_batch for batch in world.ran)
+    for start, batch in zip(world.started, world.ran, strict=True):
+        for job in batch:
+            limit_ms = plan[job].deadline_ms
+            assert limit_ms is None or start <= (plan[job].arrives_ms + limit_ms) / 1e3 + 1e-9
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(12)), st.integers(1, 8))
+def test_an_answer_does_not_depend_on_order_or_company(order: list[int], max_batch: int) -> None:
+    world = World(config=BatchConfig(max_batch=max_batch, queue_limit=20))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        rides = await asyncio.gather(*(batcher.submit(n) for n in order))
+        assert [ride.answer for ride in rides] == [2 * n for n in order]
+
+    world.run(main)

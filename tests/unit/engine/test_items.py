@@ -1,0 +1,44 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmsr.bundle.catalogue import Catalogue
+from mmsr.engine.items import ItemIndex, eligibility
+
+CATALOGUE = Catalogue(
+    item_ids=["ash", "birch", "cedar", "dogwood"],
+    titles=[None] * 4,
+    categories=[[]] * 4,
+    available=np.array([True, True, False, True]),
+    popularity=np.array([5, 9, 20, 5]),
+)
+ITEMS = ItemIndex(CATALOGUE)
+
+
+def test_rows_start_at_one_and_unknown_ids_have_none() -> None:
+    assert ITEMS.rows_of(["cedar", "oak", "ash"]) == [3, 1]
+    assert ITEMS.unknown_of(["cedar", "oak"]) == ["oak"]
+
+
+def test_rows_lead_back_to_their_ids() -> None:
+    assert ITEMS.ids_of([4, 1]) == ["dogwood", "ash"]
+    assert len(ITEMS) == 4
+
+
+def test_the_popular_items_are_available_ones_ties_in_table_order() -> None:
+    assert ITEMS.most_popular(10, []) == ([2, 1, 4], [9.0, 5.0, 5.0])
+
+
+def test_excluded_items_make_room_for_the_next_popular_ones() -> None:
+    assert ITEMS.most_popular(1, [2]) == ([1], [5.0])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 5))
+def test_padding_spare_rows_and_unavailable_items_are_never_eligible(
+    available: list[bool], spare: int
+) -> None:
+    capacity = 1 + len(available) + spare
+    bias_1C = eligibility(np.array(available), capacity)
+    assert bias_1C.shape == (1, capacity)
+    wanted = [0.0 if flag else -np.inf for flag in available]
+    assert bias_1C[0].tolist() == [-np.inf, *wanted, *([-np.inf] * spare)]

@@ -1,0 +1,208 @@
+"""Training on a small shop: it learns, stops, resumes as if never stopped, refuses bad input."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.small_shop import shop_recipe, write_shop
+
+from mmsr.bundle.errors import MmsrError
+from mmsr.training.checkpoint import Progress, checkpoint_folder, load_run_info
+from mmsr.training.config import Recipe, load_recipe
+from mmsr.training.dataset import open_dataset
+from mmsr.training.evaluate import model_ranks, popularity_ranks
+from mmsr.training.features.extract import extract_features
+from mmsr.training.fit import Hooks, TrainingDivergedError
+from mmsr.training.metrics import summarise
+from mmsr.training.run import open_run, start_run
+from mmsr.training.split import leave_one_out
+
+QUIET = Hooks(step=lambda done, steps, loss: None, epoch=lambda line: None)
+
+
+class StoppedError(Exception):
+    """Stands for kill -9 in the middle of an epoch."""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_shop(tmp_path_factory.mktemp("shop") / "data")
+    recipe = load_recipe(shop_recipe(folder))
+    extract_features(open_dataset(folder), recipe.features)
+    return folder
+
+
+@pytest.fixture
+def recipe(shop: Path, tmp_path: Path) -> Iterator[Recipe]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_recipe(shop_recipe(tmp_path))
+    torch.set_num_threads(threads)
+
+
+def fit(recipe: Recipe, shop: Path, out: Path, resume: bool = False) -> Progress:
+    return start_run(recipe, shop, out, resume).run(out, QUIET)
+
+
+def longer(recipe: Recipe, epochs: int) -> Recipe:
+    return replace(recipe, fit=replace(recipe.fit, epochs=epochs, patience=epochs))
+
+
+def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(
+        checkpoint_folder(run, which) / "model.safetensors"
+    )
+    return tensors
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        assert torch.equal(tensor, right[name]), name
+
+
+def test_it_learns_the_ring_far_beyond_popularity(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    progress = fit(longer(recipe, 15), shop, tmp_path / "run")
+    assert progress.log[-1]["loss"] < progress.log[0]["loss"]
+    trained = open_run(tmp_path / "run")
+    split = leave_one_out(trained.dataset)
+    ranks = model_ranks(trained.model, trained.content, split, "test")
+    popular = popularity_ranks(split, "test", trained.info.items)
+    ours, theirs = summarise(ranks["masked"]), summarise(popular["masked"])
+    assert ours["ndcg@10"] > 2 * theirs["ndcg@10"]
+
+
+def test_the_same_seed_gives_the_same_weights(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    fit(recipe, shop, tmp_path / "a")
+    fit(recipe, shop, tmp_path / "b")
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+
+
+def test_a_resumed_run_ends_as_if_never_stopped(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    recipe = longer(recipe, 4)
+    whole = fit(recipe, shop, tmp_path / "whole")
+
+    def stop(done: int, steps: int, loss: float) -> None:
+        if trainer.progress.epoch == 2 and done == 2:
+            raise StoppedError
+
+    trainer = start_run(recipe, shop, tmp_path / "stopped", resume=False)
+    with pytest.raises(StoppedError):
+        trainer.run(tmp_path / "stopped", Hooks(step=stop, epoch=lambda line: None))
+    torch.manual_seed(999)  # whatever else the new process did before
+    resumed = fit(recipe, shop, tmp_path / "stopped", resume=True)
+    assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
+    assert resumed.best_epoch == whole.best_epoch
+    without_times = [
+        {k: v for k, v in line.items() if not k.endswith("_s")} for line in resumed.log
+    ]
+    assert without_times == [
+        {k: v for k, v in line.items() if not k.endswith("_s")} for line in whole.log
+    ]
+
+
+def test_more_epochs_may_be_asked_for_on_resume(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    fit(longer(recipe, 2), shop, tmp_path / "run")
+    assert fit(longer(recipe, 3), shop, tmp_path / "run", resume=True).epoch == 3
+
+
+def test_it_stops_when_validation_gets_no_better(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, fit=replace(recipe.fit, epochs=50, patience=2, learning_rate=1e-9))
+    progress = fit(recipe, shop, tmp_path / "run")
+    assert progress.epoch < 50
+    assert progress.epochs_without_gain() == 2
+    best = checkpoint_folder(tmp_path / "run", "best")
+    assert best.name == f"epoch-{progress.best_epoch:04d}"
+    kept = sorted(p.name for p in best.parent.iterdir())
+    assert kept == sorted({best.name, f"epoch-{progress.epoch:04d}"})
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_checkpoint_kept(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    fit(longer(recipe, 1), shop, tmp_path / "run")
+    trainer = start_run(longer(recipe, 2), shop, tmp_path / "run", resume=True)
+    with torch.no_grad():
+        trainer.model.output_norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingDivergedError, match=r"became nan in epoch 2.*learning_rate"):
+        trainer.run(tmp_path / "run", QUIET)
+    assert checkpoint_folder(tmp_path / "run", "last").name == "epoch-0001"
+    assert all(bool(t.isfinite().all()) for t in weights(tmp_path / "run").values())
+
+
+def test_an_existing_run_is_not_overwritten(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    fit(recipe, shop, tmp_path / "run")
+    with pytest.raises(MmsrError, match="holds a run already; go on with it by --resume"):
+        start_run(recipe, shop, tmp_path / "run", resume=False)
+
+
+def test_resume_refuses_another_recipe_and_names_the_key(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    fit(recipe, shop, tmp_path / "run")
+    other = replace(recipe, model=replace(recipe.model, dropout=0.4))
+    with pytest.raises(MmsrError, match=r"differs in \[model\] dropout"):
+        start_run(other, shop, tmp_path / "run", resume=True)
+
+
+def test_other_data_are_refused(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    fit(recipe, shop, tmp_path / "run")
+    other = write_shop(tmp_path / "other", seed=1)
+    extract_features(open_dataset(other), recipe.features)
+    with pytest.raises(MmsrError, match="was trained on data small-shop-0"):
+        open_run(tmp_path / "run", other)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other shape", "missing", "no pointer"])
+def test_a_damaged_checkpoint_is_one_clear_error(
+    recipe: Recipe, shop: Path, tmp_path: Path, damage: str
+) -> None:
+    run = tmp_path / "run"
+    fit(longer(recipe, 1), shop, run)
+    path = checkpoint_folder(run, "best") / "model.safetensors"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "other shape":
+        info = json.loads((run / "run.json").read_text())
+        info["recipe"]["model"]["width"] = 32
+        (run / "run.json").write_text(json.dumps(info))
+    elif damage == "missing":
+        path.unlink()
+    else:
+        (run / "checkpoint.json").unlink()
+    with pytest.raises(MmsrError, match=r"run|train"):
+        open_run(run)
+
+
+def test_a_folder_that_is_no_run_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(MmsrError, match="mmsr-train fit"):
+        open_run(tmp_path)
+
+
+def test_sources_can_be_left_out_one_by_one(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    for sources in (("id",), ("id", "position"), ("id", "text"), ("id", "position", "category")):
+        out = tmp_path / "-".join(sources)
+        only = replace(longer(recipe, 1), model=replace(recipe.model, sources=sources))
+        fit(only, shop, out)
+        names = {n.split(".")[2] for n in weights(out) if n.startswith("item_encoder.modalities")}
+        assert names == set(sources) - {"id", "position"}
+
+
+def test_a_run_remembers_what_it_was_made_with(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    fit(longer(recipe, 1), shop, tmp_path / "run")
+    info = load_run_info(tmp_path / "run")
+    assert info.recipe == longer(recipe, 1)
+    assert Path(info.data_folder) == shop.resolve()
+    assert info.features["image"]["encoder"] == "squeezenet1_1"
+    assert info.provenance["versions"]["torch"] == torch.__version__.partition("+")[0]
+    shutil.rmtree(tmp_path / "run")

@@ -1,0 +1,153 @@
+"""A training run on disk: safetensors and JSON, written whole or not at all.
+
+RUN/run.json                        recipe, data and features that the run was begun with
+RUN/checkpoint.json                 which checkpoint is the last, which the best
+RUN/checkpoints/epoch-0007/         model.safetensors, training.safetensors, state.json
+RUN/log.csv, RUN/evaluation.json    one line an epoch; the metrics of `mmsr-train evaluate`
+"""
+
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.files import read_json, sync_directory, write_json
+from mmsr.training.config import Recipe, parse_recipe, recipe_to_dict
+
+RUN_FORMAT = 1
+
+
+class RunError(MmsrError):
+    """A run's folder is missing, damaged or not what the command expects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """`run.json`."""
+
+    format: int = RUN_FORMAT
+    recipe: Recipe
+    data_folder: str  # absolute
+    data_hash: str
+    items: int
+    features: dict[str, Any]  # encoder spec per modality
+    feature_widths: dict[str, int]
+    provenance: dict[str, Any]  # versions, commit, machine
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where training stands after a whole number of epochs."""
+
+    epoch: int = 0  # epochs done
+    best_epoch: int = 0
+    best_ndcg: float = -1.0
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    def epochs_without_gain(self) -> int:
+        """Return how many epochs have passed since the best one."""
+        return self.epoch - self.best_epoch
+
+
+def save_run_info(run: Path, info: RunInfo) -> None:
+    """Write `run.json`."""
+    write_json(run / "run.json", {**asdict(info), "recipe": recipe_to_dict(info.recipe)})
+
+
+def load_run_info(run: Path) -> RunInfo:
+    """Read `run.json`."""
+    path = run / "run.json"
+    if not path.is_file():
+        raise RunError(
+            f"{run} holds no training run (no run.json); "
+            f"make one with: mmsr-train fit CONFIG.toml --data DATA --out {run}"
+        )
+    raw = read_json(path, "a training run")
+    if not isinstance(raw, dict) or raw.get("format") != RUN_FORMAT:
+        raise RunError(f"{path}: unknown format; this release reads {RUN_FORMAT}; train again")
+    try:
+        return RunInfo(**{**raw, "recipe": parse_recipe(raw["recipe"], str(path))})
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged ({error!r}); train again") from None
+
+
+def folder_name(epoch: int) -> str:
+    """Return the name of an epoch's checkpoint folder."""
+    return f"epoch-{epoch:04d}"
+
+
+def save_checkpoint(
+    run: Path, model: dict[str, Tensor], training: dict[str, Tensor], progress: Progress
+) -> None:
+    """Write the checkpoint of `progress.epoch`, make it the last, drop those no longer needed."""
+    root = run / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    name = folder_name(progress.epoch)
+    temporary = root / f".{name}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    save_file(_contiguous(model), temporary / "model.safetensors")
+    save_file(_contiguous(training), temporary / "training.safetensors")
+    write_json(temporary / "state.json", asdict(progress))
+    for path in temporary.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    shutil.rmtree(root / name, ignore_errors=True)  # of an attempt that never became the last
+    os.rename(temporary, root / name)
+    sync_directory(root)
+    keep = {name, folder_name(progress.best_epoch)}
+    best = folder_name(progress.best_epoch) if progress.best_epoch else name
+    write_json(run / "checkpoint.json", {"last": name, "best": best})
+    for path in root.iterdir():
+        if path.name not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+
+
+def checkpoint_folder(run: Path, which: str) -> Path:
+    """Return the folder of the "last" or the "best" checkpoint."""
+    path = run / "checkpoint.json"
+    if not path.is_file():
+        raise RunError(f"{run} has no checkpoint yet; let mmsr-train fit finish an epoch")
+    pointers = read_json(path, "the checkpoints of a run")
+    folder = run / "checkpoints" / str(pointers.get(which))
+    if not (folder / "model.safetensors").is_file():
+        raise RunError(f"{folder} is missing or incomplete; train again with a new --out")
+    return folder
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file."""
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{path} is unreadable ({error}); train again") from None
+    return tensors
+
+
+def load_progress(folder: Path) -> Progress:
+    """Read a checkpoint's `state.json`."""
+    raw = read_json(folder / "state.json", "the state of a checkpoint")
+    try:
+        return Progress(**raw)
+    except TypeError as error:
+        raise RunError(f"{folder / 'state.json'} is damaged ({error}); train again") from None
+
+
+def load_weights(module: torch.nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+    """Load every weight; `RunError` if names or shapes differ."""
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise RunError(f"{where} does not fit the recipe of its run: {first}") from None

@@ -1,0 +1,194 @@
+"""The recipe: one TOML file, read once, checked whole. Unknown keys are refused."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from mmsr.bundle.errors import MmsrError
+from mmsr.training.features.config import FeaturesConfig, features_config
+
+MODALITIES = ("image", "text", "category")
+SOURCES = ("id", "position", *MODALITIES)
+FUSIONS = ("sum",)
+
+
+class ConfigError(MmsrError):
+    """A recipe is missing, malformed or contradicts itself."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the network."""
+
+    sources: tuple[str, ...] = SOURCES
+    width: int = 64  # D, of the running state and of the output vectors
+    side_width: int = 64  # of the queries and keys of every source but the id
+    blocks: int = 2
+    heads: int = 2
+    feedforward_width: int = 128
+    max_length: int = 50  # history items
+    fusion: str = "sum"
+    content_in_values: bool = True  # projected content is added to the id in the input vectors
+    content_in_outputs: bool = True  # ... and in the output vectors: cold items can be ranked
+    dropout: float = 0.2
+    modality_dropout: float = 0.1  # chance that an item lacks a modality for one step
+    id_dropout: float = 0.1  # chance that an item is unknown by id for one step
+
+    def __post_init__(self) -> None:
+        unknown = [s for s in self.sources if s not in SOURCES]
+        _require(not unknown, f"[model] sources: unknown {unknown}; known: {', '.join(SOURCES)}")
+        _require("id" in self.sources, "[model] sources must contain 'id'")
+        _require(len(set(self.sources)) == len(self.sources), "[model] sources: one stands twice")
+        _require(
+            self.fusion in FUSIONS,
+            f"[model] fusion = {self.fusion!r}; expected one of: {', '.join(FUSIONS)}",
+        )
+        for name in ("width", "side_width", "blocks", "heads", "feedforward_width", "max_length"):
+            value = getattr(self, name)
+            _require(value >= 1, f"[model] {name} = {value}; expected at least 1")
+        for name in ("width", "side_width"):
+            value = getattr(self, name)
+            _require(
+                value % self.heads == 0,
+                f"[model] {name} = {value} is not a multiple of heads = {self.heads}",
+            )
+        for name in ("dropout", "modality_dropout", "id_dropout"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Return the content sources in use, in their fixed order."""
+        return tuple(m for m in MODALITIES if m in self.sources)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the auxiliary losses (0 leaves one out) beside the softmax over the catalogue."""
+
+    image_weight: float = 0.1
+    text_weight: float = 0.1
+    category_weight: float = 1.0  # of the mean binary cross-entropy over categories
+    temperature: float = 0.1  # of the image and text InfoNCE
+    sampled_positions: int = 1024  # positions a step that the InfoNCE losses look at, at most
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _require(value >= 0, f"[loss] {item.name} = {value}; expected at least 0")
+        _require(self.temperature > 0, "[loss] temperature must be above 0")
+
+    def weight(self, modality: str) -> float:
+        """Return the weight of a modality's loss."""
+        return float(getattr(self, f"{modality}_weight"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """How long and how fast to train."""
+
+    epochs: int = 50
+    batch_size: int = 128  # histories
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip_norm: float = 5.0
+    patience: int = 5  # epochs without a better validation NDCG@10 before it stops
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            value = getattr(self, name)
+            _require(value >= 1, f"[fit] {name} = {value}; expected at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            _require(value > 0, f"[fit] {name} = {value}; expected above 0")
+        _require(self.weight_decay >= 0, "[fit] weight_decay must not be negative")
+        _require(self.seed >= 0, "[fit] seed must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingConfig:
+    """What the bundle tells the server."""
+
+    exclude_seen: bool = True  # default of the request field; false suits repeat purchases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole recipe."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    serving: ServingConfig = field(default_factory=ServingConfig)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a TOML recipe; `ConfigError` names the file and the key."""
+    try:
+        with path.open("rb") as file:
+            tables = tomllib.load(file)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} not found; recipes that come along: training/configs/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} is not readable as TOML: {error}") from None
+    return parse_recipe(tables, str(path))
+
+
+def parse_recipe(tables: Mapping[str, Any], where: str) -> Recipe:
+    """Check the tables of a recipe; `where` begins every message."""
+    known = {f.name for f in fields(Recipe)}
+    for name, table in tables.items():
+        _require(
+            name in known and isinstance(table, Mapping),
+            f"{where}: unknown table or key {name!r}; known tables: {', '.join(sorted(known))}",
+        )
+    sections: dict[str, Any] = {
+        "model": ModelConfig,
+        "loss": LossConfig,
+        "fit": FitConfig,
+        "serving": ServingConfig,
+    }
+    parsed = {
+        name: _section(kind, tables.get(name, {}), where, name) for name, kind in sections.items()
+    }
+    return Recipe(features=features_config(tables.get("features", {}), where), **parsed)
+
+
+def _section(kind: Any, table: Mapping[str, Any], where: str, name: str) -> Any:
+    types = {f.name: f.type for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        _require(
+            key in types,
+            f"{where}: unknown key {key!r} in [{name}]; known keys: {', '.join(types)}",
+        )
+        values[key] = _coerce(value, types[key], f"{where}: [{name}] {key}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _coerce(value: Any, expected: Any, where: str) -> Any:
+    if expected is float and type(value) is int:
+        return float(value)
+    if expected == tuple[str, ...] and isinstance(value, list):
+        return tuple(_coerce(v, str, where) for v in value)
+    matches = type(value) is expected or (expected == tuple[str, ...] and type(value) is tuple)
+    name = getattr(expected, "__name__", str(expected))
+    _require(matches, f"{where} = {value!r}; expected a value of type {name}")
+    return value
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain tables, the inverse of `parse_recipe`."""
+    return asdict(recipe)

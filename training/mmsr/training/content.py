@@ -1,0 +1,57 @@
+"""Prepared data and features -> the tensors that the item side reads."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmsr.training.config import ModelConfig
+from mmsr.training.dataset import Dataset
+from mmsr.training.features.store import Features, ModalityFeatures
+from mmsr.training.items import ItemContent, category_multi_hot
+
+
+def load_content(dataset: Dataset, features: Features, config: ModelConfig) -> ItemContent:
+    """Return the content of rows 0..N; row 0 (padding) has none of anything."""
+    values: dict[str, Tensor] = {}
+    present: dict[str, Tensor] = {}
+    for modality in config.modalities:
+        if modality == "category":
+            values[modality] = _multi_hot(dataset)
+            present[modality] = values[modality].any(1)
+        else:
+            values[modality], present[modality] = _with_padding(
+                getattr(features, modality), dataset.info.items
+            )
+    return ItemContent(features=values, present=present)
+
+
+def feature_widths(content: ItemContent) -> dict[str, int]:
+    """Return the number of features of each modality in use."""
+    return {m: x.shape[1] for m, x in content.features.items()}
+
+
+def feature_specs(features: Features, config: ModelConfig) -> dict[str, Any]:
+    """Return how each modality in use was encoded; null: no item has it."""
+    return {
+        m: None if (found := getattr(features, m)) is None else found.spec
+        for m in ("image", "text")
+        if m in config.modalities
+    }
+
+
+def _with_padding(found: ModalityFeatures | None, items: int) -> tuple[Tensor, Tensor]:
+    if found is None:  # no item has the modality: one constant feature, missing everywhere
+        return torch.zeros(items + 1, 1), torch.zeros(items + 1, dtype=torch.bool)
+    values_NF = np.zeros((items + 1, found.dim), dtype=np.float32)
+    values_NF[1:] = found.values_ND
+    present_N = np.concatenate([[False], found.present_N])
+    return torch.from_numpy(values_NF), torch.from_numpy(present_N)
+
+
+def _multi_hot(dataset: Dataset) -> Tensor:
+    vocabulary = {name: index for index, name in enumerate(dataset.info.categories)}
+    lists = dataset.item_table(["categories"])["categories"].to_pylist()
+    rows = [[], *([vocabulary[c] for c in names or []] for names in lists)]
+    return category_multi_hot(rows, max(1, len(vocabulary)))

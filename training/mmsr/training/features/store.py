@@ -1,0 +1,78 @@
+"""Reads finished features. Knows nothing of how they are made and never imports torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mmsr.bundle.files import read_json
+from mmsr.training.dataset import Dataset
+from mmsr.training.features.config import FeaturesError
+
+FEATURES_FORMAT = 1
+FEATURES_FILE = "features.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalityFeatures:
+    """Row i belongs to item row i + 1; rows that are not present are zeros."""
+
+    values_ND: npt.NDArray[np.float32]  # memory-mapped
+    present_N: npt.NDArray[np.bool_]
+    spec: dict[str, Any]  # `ImageEncoderSpec.from_json` or `TextEncoderSpec.from_json` reads it
+    dim: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """A modality that no item has is None."""
+
+    image: ModalityFeatures | None
+    text: ModalityFeatures | None
+    settings: dict[str, Any]  # `FeaturesConfig.shaping()` of the run that made them
+
+
+def features_folder(dataset: Dataset) -> Path:
+    """Return where the features of a data set are."""
+    return dataset.folder / "features"
+
+
+def open_features(dataset: Dataset) -> Features:
+    """Open the features of `dataset`.
+
+    Raises `FeaturesError` with the command to run when there are none, when they were made from
+    other data or by another release, and when they are damaged.
+    """
+    folder = features_folder(dataset)
+    command = f"run: mmsr-train features {dataset.folder}"
+    path = folder / FEATURES_FILE
+    if not path.is_file():
+        raise FeaturesError(f"{dataset.folder} has no features (no {path}); {command}")
+    raw = read_json(path, "a description of features")
+    if not isinstance(raw, dict) or raw.get("format") != FEATURES_FORMAT:
+        raise FeaturesError(f"{path} is not of format {FEATURES_FORMAT}; {command}")
+    if raw.get("data_hash") != dataset.info.content_hash:
+        raise FeaturesError(f"{path}: the data have changed since; {command}")
+    try:
+        return Features(
+            image=_open(folder, "image", raw["image"], dataset.info.items),
+            text=_open(folder, "text", raw["text"], dataset.info.items),
+            settings=raw["settings"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FeaturesError(f"{folder} is damaged ({error}); {command}") from None
+
+
+def _open(folder: Path, name: str, raw: Any, items: int) -> ModalityFeatures | None:
+    if raw is None:
+        return None
+    values_ND = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    present_N = np.load(folder / f"{name}_present.npy", allow_pickle=False)
+    dim = int(raw["dim"])
+    if values_ND.shape != (items, dim) or values_ND.dtype != np.float32:
+        raise ValueError(f"{name}.npy is {values_ND.dtype} {values_ND.shape}, not {(items, dim)}")
+    if present_N.shape != (items,) or present_N.dtype != np.bool_:
+        raise ValueError(f"{name}_present.npy is {present_N.dtype} {present_N.shape}")
+    return ModalityFeatures(values_ND=values_ND, present_N=present_N, spec=raw["spec"], dim=dim)

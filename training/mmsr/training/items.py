@@ -1,0 +1,158 @@
+"""The item side of the model: features and ids in, table rows out.
+
+Knows nothing of sequences. What it computes for an item depends on that item alone, so the rows
+can be computed once at export and again, item by item, while serving.
+"""
+
+# n items of one call, D width, S side width, F features of a modality, C categories
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmsr.training.config import ModelConfig
+
+INIT_STD = 0.02  # as BERT and DIF-SR
+CONTENT_STD = 0.1  # content begins louder than the ids, which have yet to learn anything
+MIN_STD = 1e-6  # a constant feature is only centred
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemContent:
+    """What is known of n items besides their ids. A modality that is not in use is absent."""
+
+    features: dict[str, Tensor]  # image, text: float32 [n, F]; category: multi-hot [n, C]
+    present: dict[str, Tensor]  # bool [n]; false: the item lacks the modality
+
+    def rows(self, rows_n: Tensor) -> "ItemContent":
+        """Return the content of some items only."""
+        return ItemContent(
+            features={m: x[rows_n] for m, x in self.features.items()},
+            present={m: p[rows_n] for m, p in self.present.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemRows:
+    """Everything that the sequence side reads of n items."""
+
+    inputs_nW: Tensor  # [n, W]: the input vector (D), then each modality's vector (S each)
+    outputs_nD: Tensor
+    sides: dict[str, Tensor]  # per modality [n, S], the same that stand in inputs_nW
+
+
+class ModalityEncoder(nn.Module):
+    """Frozen features of one modality -> [n, S]; a learned vector where it is missing.
+
+    E_s = x W + b on standardised features (image, text), multi-hot(c) M (category; DIF-SR section
+    3.2, with M trained).
+    """
+
+    mean_F: Tensor
+    std_F: Tensor
+
+    def __init__(self, features: int, side_width: int, standardise: bool) -> None:
+        super().__init__()
+        self.standardise = standardise
+        self.project = nn.Linear(features, side_width, bias=standardise)
+        self.missing_S = nn.Parameter(torch.zeros(side_width))
+        self.register_buffer("mean_F", torch.zeros(features))
+        self.register_buffer("std_F", torch.ones(features))
+        # Standardised features have unit variance, a multi-hot a few ones: either way the
+        # projected vectors begin with entries of about CONTENT_STD.
+        fan_in = features if standardise else 1
+        nn.init.normal_(self.project.weight, std=CONTENT_STD / fan_in**0.5)
+
+    def fit_statistics(self, features_nF: Tensor, present_n: Tensor) -> None:
+        """Learn mean and deviation of the features from the items that have them."""
+        if not self.standardise or not bool(present_n.any()):
+            return
+        known = features_nF[present_n].double()
+        self.mean_F.copy_(known.mean(0))
+        self.std_F.copy_(known.std(0, correction=0).clamp_min(MIN_STD))
+
+    def forward(self, features_nF: Tensor, present_n: Tensor) -> Tensor:
+        """Return [n, S]."""
+        if self.standardise:
+            features_nF = (features_nF - self.mean_F) / self.std_F
+        return torch.where(present_n[:, None], self.project(features_nF), self.missing_S)
+
+
+class ItemEncoder(nn.Module):
+    """Item ids and content -> table rows.
+
+    Row 0 of the id table is padding in a sequence, and for an item it means "unknown by id": the
+    vector that an item without trained id gets, learned through id dropout.
+    """
+
+    def __init__(self, config: ModelConfig, items: int, feature_widths: dict[str, int]) -> None:
+        super().__init__()
+        self.config = config
+        self.ids = nn.Embedding(items + 1, config.width)
+        nn.init.normal_(self.ids.weight, std=INIT_STD)
+        self.modalities = nn.ModuleDict(
+            {
+                m: ModalityEncoder(feature_widths[m], config.side_width, m != "category")
+                for m in config.modalities
+            }
+        )
+        self.content = nn.ModuleDict(
+            {m: nn.Linear(config.side_width, config.width, bias=False) for m in config.modalities}
+        )
+
+    def forward(self, id_nD: Tensor, content: ItemContent) -> ItemRows:
+        """Combine id vectors [n, D] with content; n is any number of items."""
+        sides = {
+            m: encoder(content.features[m], content.present[m])
+            for m, encoder in self.modalities.items()
+        }
+        inputs_nD = outputs_nD = id_nD
+        if sides:
+            content_nD = torch.stack([self.content[m](x) for m, x in sides.items()]).sum(0)
+            if self.config.content_in_values:
+                inputs_nD = id_nD + content_nD
+            if self.config.content_in_outputs:
+                outputs_nD = id_nD + content_nD
+        return ItemRows(
+            inputs_nW=torch.cat([inputs_nD, *sides.values()], dim=1),
+            outputs_nD=outputs_nD,
+            sides=sides,
+        )
+
+    def table(self, content: ItemContent) -> ItemRows:
+        """Return the rows of the whole catalogue, row 0 (padding) first.
+
+        In training, ids and modalities are dropped per item, so that their absence is learned.
+        """
+        id_nD = self.ids.weight
+        if self.training:
+            id_nD = self._drop_ids(id_nD)
+            content = ItemContent(
+                features=content.features,
+                present={m: self._drop_modality(p) for m, p in content.present.items()},
+            )
+        rows: ItemRows = self(id_nD, content)
+        return rows
+
+    def _drop_ids(self, id_nD: Tensor) -> Tensor:
+        if self.config.id_dropout == 0:
+            return id_nD
+        drop_n = torch.rand(len(id_nD), 1, device=id_nD.device) < self.config.id_dropout
+        return torch.where(drop_n, id_nD[:1], id_nD)
+
+    def _drop_modality(self, present_n: Tensor) -> Tensor:
+        if self.config.modality_dropout == 0:
+            return present_n
+        keep_n = torch.rand(len(present_n), device=present_n.device) >= self.config.modality_dropout
+        return present_n & keep_n
+
+
+def category_multi_hot(rows: list[list[int]], categories: int) -> Tensor:
+    """Return float32 [len(rows), categories]; a category named twice counts once."""
+    multi_hot = torch.zeros(len(rows), categories)
+    flat = [(r, c) for r, row in enumerate(rows) for c in row]
+    if flat:
+        index = torch.tensor(flat).T
+        multi_hot[index[0], index[1]] = 1.0
+    return multi_hot

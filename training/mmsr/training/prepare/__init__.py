@@ -1,0 +1,1 @@
+"""Brings a shop's files, or a generated shop, into the form that training reads."""

@@ -1,0 +1,143 @@
+"""`mmsr-train prepare`: a shop's files, or a generated shop, become prepared data."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mmsr.training.prepare.report import Report
+
+app = typer.Typer(no_args_is_help=True, help="Bring data into the form that training reads.")
+
+Out = Annotated[Path, typer.Argument(help="folder to write", metavar="OUT")]
+Force = Annotated[bool, typer.Option("--force", help="replace prepared data that stand in OUT")]
+
+
+@app.command()
+def table(
+    src: Annotated[
+        Path,
+        typer.Argument(
+            help="folder with interactions.* and items.* (parquet, csv or jsonl)", metavar="SRC"
+        ),
+    ],
+    out: Out,
+    interactions: Annotated[
+        Path | None, typer.Option(help="instead of SRC's interactions.*", metavar="FILE")
+    ] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="instead of SRC's items.*", metavar="FILE")
+    ] = None,
+    image_root: Annotated[
+        Path | None, typer.Option(help="where image paths start, if not at SRC", metavar="DIR")
+    ] = None,
+    k_core: Annotated[
+        int | None,
+        typer.Option(help="leave out users and items with fewer than K interactions", metavar="K"),
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Check a shop's interactions and items and write them as prepared data.
+
+    Interactions: user_id, item_id, timestamp (seconds or ISO 8601 dates).
+    Items: item_id and any of title, description, brand, categories, image.
+    Categories are a list (in CSV: names with '|' between), images are paths.
+
+    Rows that break a rule are left out, counted in OUT/report.json and
+    listed in OUT/rejected.jsonl. Interactions of a user at the same time
+    keep the order of the file. With --k-core, items that nobody bought leave.
+    """
+    from mmsr.training.prepare.output import refuse_overlap, staged_output
+    from mmsr.training.prepare.progress import progress_bars
+    from mmsr.training.prepare.sources import find_sources
+    from mmsr.training.prepare.table import TableSettings, prepare_table
+
+    sources = find_sources(src, items, interactions, image_root)
+    settings = TableSettings(
+        name=src.resolve().name, image_root=str(sources.image_root), k_core=k_core
+    )
+    refuse_overlap(out, [sources.items, sources.interactions, sources.image_root])
+    with staged_output(out, force) as stage, progress_bars() as progress:
+        report = prepare_table(sources, stage, settings, progress)
+    _print_report(report, out)
+
+
+@app.command()
+def toy(
+    out: Out,
+    items: Annotated[int, typer.Option(help="items in the catalogue")] = 400,
+    users: Annotated[int, typer.Option(help="users")] = 1500,
+    seed: Annotated[int, typer.Option(help="same seed and sizes, same shop")] = 0,
+    interactions: Annotated[
+        int | None, typer.Option(help="about how many in all; 12 a user unless told")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="pixels a side")] = 64,
+    images: Annotated[bool, typer.Option("--images/--no-images", help="draw pictures")] = True,
+    force: Force = False,
+) -> None:
+    """Generate a shop with pictures, texts and categories, then prepare it.
+
+    What users buy follows from the look, the subject and the department of
+    the items, so that each says something that item ids alone do not.
+    The shop's own files are in OUT/source.
+    """
+    from mmsr.training.prepare.output import staged_output
+    from mmsr.training.prepare.progress import progress_bars
+    from mmsr.training.prepare.sources import find_sources
+    from mmsr.training.prepare.table import TableSettings, prepare_table
+    from mmsr.training.prepare.toy.settings import ToySettings, usual_interactions
+    from mmsr.training.prepare.toy.shop import write_shop
+
+    if interactions is None:
+        interactions = usual_interactions(items, users)
+    settings = ToySettings(
+        items=items,
+        users=users,
+        interactions=interactions,
+        seed=seed,
+        image_size=image_size if images else None,
+    )
+    with staged_output(out, force) as stage, progress_bars() as progress:
+        source = stage / "source"
+        write_shop(source, settings, progress)
+        table_settings = TableSettings(name=f"toy-{seed}", image_root="source")
+        report = prepare_table(find_sources(source), stage, table_settings, progress)
+    _print_report(report, out)
+
+
+def _print_report(report: "Report", out: Path) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmsr.training.prepare.ledger import NOTES, REJECTED
+    from mmsr.training.prepare.report import REPORT
+
+    data = report.prepared
+    grid = Table(box=box.SIMPLE, show_header=False)
+    grid.add_column()
+    grid.add_column(justify="right")
+    for label, value in (
+        ("users", f"{data.users:,}"),
+        ("items", f"{data.items:,}"),
+        ("interactions", f"{data.interactions:,}"),
+        ("mean length", f"{data.mean_length:.1f}"),
+        ("categories", f"{data.categories:,}"),
+        ("items with text", f"{data.items_with_text:,}"),
+        ("items with image", f"{data.items_with_image:,}"),
+        ("items with categories", f"{data.items_with_categories:,}"),
+        ("items never bought", f"{data.items_never_bought:,}"),
+        ("users with fewer than 3", f"{data.users_below_3_interactions:,}"),
+    ):
+        grid.add_row(label, value)
+    listed = False
+    for file in (report.items, report.interactions):
+        for kind, counts in (("rejected", file.rejected), ("kept, but", file.notes)):
+            for reason, count in counts.items():
+                grid.add_row(f"{file.file}, {kind}: {reason}", f"{count:,}")
+                listed = True
+    console = Console()
+    console.print(grid)
+    lists = f" (lists: {REJECTED}, {NOTES})" if listed else ""
+    console.print(f"report: {out / REPORT}{lists}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,92 @@
+"""Reads CSV files. A record with the wrong number of fields is malformed, not an error."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from mmsr.training.dataset import DataError
+from mmsr.training.prepare.blocks import Block, Columns, batches, check_columns, open_binary
+
+LIST_SEPARATOR = "|"
+
+
+class CsvReader:
+    """A CSV file in UTF-8 with a header, commas and double quotes."""
+
+    list_separator: str | None = LIST_SEPARATOR
+
+    def __init__(self, path: Path, columns: Columns) -> None:
+        self.path = path
+        self.columns = columns
+        self.ignored: set[str] = set()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield the file's records, blank lines left out."""
+        with open_binary(self.path) as file:
+            lines = _Lines(self.path, file)
+            records = csv.reader(lines, strict=True)
+            try:
+                header = [name.strip() for name in next(records, [])]
+                if not any(header):
+                    raise DataError(f"{self.path} is empty; expected a header and rows")
+                self.ignored = check_columns(self.path, header, self.columns)
+                filled = (record for record in records if record)
+                for first, batch in batches(filled):
+                    yield self._block(first, batch, header, lines.done)
+            except csv.Error as error:
+                raise DataError(
+                    f"{self.path}, line {lines.count}: not well-formed CSV ({error}); "
+                    "look for a stray quote"
+                ) from None
+
+    def _block(self, first: int, records: list[list[str]], header: list[str], done: float) -> Block:
+        width = len(header)
+        numbered = list(enumerate(records, start=first))
+        rows = [(row, record) for row, record in numbered if len(record) == width]
+        place = {name: header.index(name) for name in self.columns.known if name in header}
+        return Block(
+            row_R=np.array([row for row, _ in rows], dtype=np.int64),
+            columns={
+                name: [record[place[name]] for _, record in rows]
+                if name in place
+                else [None] * len(rows)
+                for name in self.columns.known
+            },
+            malformed=[
+                (row, f"{len(record)} fields, the header has {width}: {','.join(record)}")
+                for row, record in numbered
+                if len(record) != width
+            ],
+            done=done,
+        )
+
+
+class _Lines:
+    """Decoded lines of a file; counts them and how much of the file they are."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.file = file
+        self.size = max(1, path.stat().st_size)
+        self.read = 0
+        self.count = 0
+
+    @property
+    def done(self) -> float:
+        return self.read / self.size
+
+    def __iter__(self) -> Iterator[str]:
+        encoding = "utf-8-sig"  # the first line may begin with a byte order mark
+        for line in self.file:
+            self.count += 1
+            self.read += len(line)
+            try:
+                yield line.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{self.path}, line {self.count}: not UTF-8 ({error.reason}); convert the file"
+                ) from None
+            encoding = "utf-8"

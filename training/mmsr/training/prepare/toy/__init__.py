@@ -1,0 +1,1 @@
+"""Generates a shop whose customers care for pictures, texts and categories."""
