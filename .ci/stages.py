@@ -1,6 +1,7 @@
 """Runs the commands of MMSR one after the other, and measures each. Knows no particular command."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -40,14 +41,17 @@ class Stages:
     def run(self, name: str, *command: str | Path) -> None:
         """Run one command as a stage, its output shown; `StageError` unless it ends well."""
         line = [str(part) for part in command]
-        print(f"\n== {name}: {' '.join(line)}", flush=True)
+        announce(name, line)
         start_s = time.monotonic()
         process = subprocess.Popen([str(BIN / line[0]), *line[1:]], env=self.environment)
+        memory_mib = 0.0
         try:
             memory_mib = wait(process) or 0.0
+        except KeyboardInterrupt:
+            name, memory_mib = f"{name} (interrupted)", end(process, 5.0)
+            raise
         finally:
-            end(process, 5.0)  # after an interrupt; else it has ended
-        self.done.append(Stage(name, time.monotonic() - start_s, memory_mib))
+            self.done.append(Stage(name, time.monotonic() - start_s, memory_mib))
         if process.returncode:
             raise StageError(f"{name} ended with exit code {process.returncode}")
 
@@ -57,7 +61,8 @@ class Stages:
         port_file.unlink(missing_ok=True)
         command = ["mmsr-serve", "--repository", str(repository)]
         command += ["--port", "0", "--port-file", str(port_file)]
-        print(f"\n== serve: {' '.join(command)}", flush=True)
+        announce("serve", command)
+        place = len(self.done)  # in the table it stands before what runs against it
         start_s = time.monotonic()
         process = subprocess.Popen([str(BIN / command[0]), *command[1:]], env=self.environment)
         try:
@@ -66,7 +71,7 @@ class Stages:
             yield f"127.0.0.1:{port}"
         finally:
             memory_mib = end(process, 30.0)
-        self.done.append(Stage("serve, until ready", seconds, memory_mib))
+        self.done.insert(place, Stage("serve, until ready", seconds, memory_mib))
 
     def table(self) -> str:
         """Return a table of all stages, in the order in which they ended."""
@@ -76,6 +81,12 @@ class Stages:
         rows = [("stage", "seconds", "peak MiB"), *rows]
         rows.append(("all", f"{total_s:.1f}", f"{most_mib:,.0f}"))
         return "\n".join(f"  {name:<24}{seconds:>9}{memory:>10}" for name, seconds, memory in rows)
+
+
+def announce(name: str, command: list[str]) -> None:
+    """Print a command as one would type it in the project's folder."""
+    typed = [part.removeprefix(f"{ROOT}/") for part in command]
+    print(f"\n== {name}: {shlex.join(typed)}", flush=True)
 
 
 def wait(process: Process, flags: int = 0) -> float | None:

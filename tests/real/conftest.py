@@ -7,34 +7,13 @@ MMSR_REAL_EPOCHS   epochs of training (unset: as the recipe says); .ci/run sets 
 """
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.real_data import RealData
 
 ROOT = Path(__file__).parents[2]
 CI_POSTERS, CI_EPOCHS = 150, 1
-
-
-@dataclass(frozen=True)
-class RealData:
-    """The folders, and the size of the run; None means all, or as the recipe says."""
-
-    root: Path
-    posters: int | None
-    epochs: int | None
-
-    @property
-    def ml1m(self) -> Path:
-        return self.root / "ml1m"
-
-    @property
-    def beauty(self) -> Path:
-        return self.root / "amazon-beauty"
-
-    @property
-    def vgg_weights(self) -> Path:
-        return self.root / "weights" / "vgg16_features_torchvision.safetensors"
 
 
 def number_from(name: str, under_ci: int) -> int | None:

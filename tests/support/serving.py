@@ -62,6 +62,8 @@ class Served:
         """Wait for the process and its log to end; return the exit code."""
         code = self.process.wait(PATIENCE_S)
         self._reader.join(PATIENCE_S)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
         return code
 
     def stop(self) -> int:

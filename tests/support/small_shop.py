@@ -65,7 +65,7 @@ def _item(folder: Path, index: int, random: np.random.Generator) -> dict[str, An
 
 def shop_recipe(folder: Path, **fit: Any) -> Path:
     """Write a recipe that trains the shop in about a second; return its path."""
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "model": {"width": 16, "side_width": 8, "feedforward_width": 16, "max_length": 8},
         "loss": {"category_weight": 0.5},
         "fit": {"epochs": 3, "batch_size": 16, "learning_rate": 0.01, "patience": 3, **fit},

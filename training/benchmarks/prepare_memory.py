@@ -95,9 +95,8 @@ def main(
         core = [] if k_core is None else ["--k-core", str(k_core)]
         table = ["table", str(work / "shop"), str(work / "table"), *core]
         runs.append(measure(f"prepare table ({form})", table))
-    print(
-        f"{items:,} items, {users:,} users, {interactions:,} interactions; {platform.processor()}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{items:,} items, {users:,} users, {interactions:,} interactions; {machine}")
     for run in runs:
         print(
             f"{run.name:<26} {run.seconds:7.1f} s  {run.cpu_s:7.1f} CPU s  "

@@ -83,6 +83,8 @@ def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineEr
         if retry_after_ms is None:
             return MessageTooLarge(details)
         return Overloaded(details, retry_after_ms)
+    if code == "CANCELLED":  # not by the caller, who gets no status then
+        return Unavailable(f"the server ended the call while it stopped ({details})")
     for error in (Unavailable, InvalidRequest, DeadlineTooShort, RunnerFailed):
         if code == error.code:
             return error(details)

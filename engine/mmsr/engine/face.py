@@ -24,6 +24,7 @@ class RecommenderFace(pb_grpc.RecommenderServicer):
         self._clock = clock
         self._service: Service | None = None
         self._refusal = Unavailable("the server is starting; try again in a moment")
+        self.last_refusal = clock()  # for want of a service
 
     def use(self, service: Service) -> None:
         """Answer new requests with `service`; those under way stay with theirs."""
@@ -32,6 +33,7 @@ class RecommenderFace(pb_grpc.RecommenderServicer):
     def refuse(self, reason: Unavailable) -> None:
         """Answer new requests with `reason`."""
         self._service = None
+        self.last_refusal = self._clock()
         self._refusal = reason
 
     async def Recommend(  # noqa: N802
@@ -41,6 +43,7 @@ class RecommenderFace(pb_grpc.RecommenderServicer):
         try:
             service = self._service
             if service is None:
+                self.last_refusal = self._clock()
                 raise self._refusal
             left_s = context.time_remaining()
             # None without a deadline, whatever the annotation says.

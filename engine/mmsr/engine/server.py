@@ -26,6 +26,8 @@ from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2_grpc as pb_grpc
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+QUIET_S = 0.1  # without a call: the callers have found out
+LAME_DUCK_S = 2.0  # for callers that do not mind being refused
 log = logging.getLogger(__name__)
 
 
@@ -53,7 +55,7 @@ class Server:
         log.info("listening on %s:%d", self._config.host, self.port)
 
     async def load(self, folder: Path) -> None:
-        """Load the bundle in `folder`, then serve it."""
+        """Load the bundle in `folder`, then answer with it."""
         deployment = await deploy(folder, self._config, self._compute, self._clock)
         # What is loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -61,6 +63,11 @@ class Server:
         self._deployment = deployment
         self.face.use(deployment.service)
         self.health.set(serving=True)
+
+    def announce(self) -> None:
+        """Log what is served, and where."""
+        assert self._deployment is not None
+        deployment = self._deployment
         log.info(
             "serving %s on %s:%d, %s items, runner %s",
             deployment.model.version,
@@ -77,6 +84,7 @@ class Server:
         self.face.refuse(Unavailable("the server is stopping; send the request to another one"))
         if self._deployment is not None:
             await self._drain(self._deployment)
+        await self._wait_for_quiet(min(ends, self._clock() + LAME_DUCK_S))
         self.health.close()
         await self._server.stop(max(0.0, ends - self._clock()))
 
@@ -98,6 +106,17 @@ class Server:
                 f"{counters.batches:,}",
             )
 
+    async def _wait_for_quiet(self, ends: float) -> None:
+        """Refuse callers properly until they have gone: gRPC's stop cancels what it finds.
+
+        Cancelled calls look like the caller's own doing; refused ones are tried elsewhere.
+        """
+        while (now := self._clock()) < ends:
+            quiet_at = self.face.last_refusal + QUIET_S
+            if now >= quiet_at:
+                return
+            await asyncio.sleep(min(quiet_at, ends) - now)
+
 
 async def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
@@ -113,6 +132,7 @@ async def serve(config: ServeConfig) -> None:
     try:
         if await loaded(server.load(folder), stopping):
             with port_file(config.port_file, server.port):
+                server.announce()
                 await stopping.wait()
         log.info("stopping")
     finally:

@@ -6,16 +6,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from mmsr.bundle.files import read_json, sha256_file
 from mmsr.bundle.manifest import GraphSpec, Manifest, TableSizes, describe_files
+from mmsr.bundle.repository import Repository
 from mmsr.engine.probe import run_probe
 from mmsr.export.convert import convert_item, convert_sequence
-from mmsr.export.encoders import EncoderCheck, check_image, check_text, write_image, write_text
+from mmsr.export.encoders import (
+    TOKENIZER,
+    EncoderCheck,
+    check_image,
+    check_text,
+    write_image,
+    write_text,
+)
 from mmsr.export.gate import GateReport, check_item_graph
+from mmsr.export.reuse import reuse_graph
 from mmsr.export.tables import ProbeKind, catalogue_of, item_rows, probe_set, write_tables
 from mmsr.training.config import recipe_to_dict
 from mmsr.training.items import ItemRows
@@ -46,14 +55,22 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 3)
 
 
-def build_bundle(run: TrainedRun, folder: Path, probe: ProbeKind, stages: Stages) -> GateReport:
+def build_bundle(
+    run: TrainedRun, folder: Path, probe: ProbeKind, repository: Repository, stages: Stages
+) -> GateReport:
     """Write a complete bundle into the empty `folder` and put it through the gate.
 
-    Raises what the gate raises; then `folder` is worth nothing.
+    Encoders that a bundle of `repository` has already are taken from there. Raises what the gate
+    raises; then `folder` is worth nothing.
     """
     rows = item_rows(run)
     with stages.stage("graphs"):
-        graphs = _write_graphs(run, folder)
+        graphs = {
+            "sequence": convert_sequence(run.model, folder / GRAPH_FILES["sequence"]),
+            "item": convert_item(run.model, folder / GRAPH_FILES["item"]),
+        }
+    with stages.stage("encoders"):
+        graphs |= _write_encoders(run, folder, repository)
     with stages.stage("tables"):
         sizes = write_tables(run, rows, folder)
         catalogue_of(run).save(folder)
@@ -68,19 +85,33 @@ def build_bundle(run: TrainedRun, folder: Path, probe: ProbeKind, stages: Stages
     return report
 
 
-def _write_graphs(run: TrainedRun, folder: Path) -> dict[str, GraphSpec]:
-    graphs = {
-        "sequence": convert_sequence(run.model, folder / GRAPH_FILES["sequence"]),
-        "item": convert_item(run.model, folder / GRAPH_FILES["item"]),
-    }
-    specs = run.info.features
-    if specs.get("image") is not None:
-        path = folder / GRAPH_FILES["image_encoder"]
-        graphs["image_encoder"] = write_image(specs["image"], path)
-    if specs.get("text") is not None:
-        path = folder / GRAPH_FILES["text_encoder"]
-        graphs["text_encoder"] = write_text(specs["text"], path)
+def _write_encoders(run: TrainedRun, folder: Path, repository: Repository) -> dict[str, GraphSpec]:
+    graphs: dict[str, GraphSpec] = {}
+    for graph, made_from in _made_from(run).items():
+        files: tuple[str, ...] = (GRAPH_FILES[graph],)
+        if graph == "text_encoder":
+            files = (*files, TOKENIZER)
+        found = reuse_graph(repository, graph, made_from, files, folder)
+        if found is None:
+            write = write_image if graph == "image_encoder" else write_text
+            spec = run.info.features[graph.removesuffix("_encoder")]
+            found = write(spec, folder / GRAPH_FILES[graph])
+        graphs[graph] = found
     return graphs
+
+
+def _made_from(run: TrainedRun) -> dict[str, Any]:
+    """Return, for each encoder graph, what it follows from."""
+    features = _features(run)
+    return {
+        f"{modality}_encoder": {"spec": features[modality], "versions": _versions()}
+        for modality in ("image", "text")
+        if features.get(modality) is not None
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    return {name: _version(name) for name in ("mmsr", "torch", "onnx", "onnxscript")}
 
 
 def _manifest(
@@ -113,7 +144,6 @@ def _features(run: TrainedRun) -> dict[str, Any]:
 
 
 def _provenance(run: TrainedRun) -> dict[str, Any]:
-    packages = ("mmsr", "torch", "onnx", "onnxscript", "onnxruntime-gpu")
     return {
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "checkpoint_sha256": sha256_file(run.checkpoint / "model.safetensors"),
@@ -122,15 +152,14 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "data": run.dataset.info.name,
         "training": run.info.provenance,
         "recipe": {k: v for k, v in recipe_to_dict(run.info.recipe).items() if k != "features"},
-        "versions": {name: _version(name) for name in packages},
+        "versions": _versions() | {"onnxruntime-gpu": _version("onnxruntime-gpu")},
+        "made_from": _made_from(run),
         "python": platform.python_version(),
         "commit": provenance()["commit"],
     }
 
 
 def _version(package: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return version(package)
     except PackageNotFoundError:  # onnxruntime-gpu has another name off Linux

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -38,6 +39,7 @@ def export(
 
     from mmsr.bundle.repository import Repository
     from mmsr.export.build import Stages, build_bundle
+    from mmsr.export.tables import ProbeKind
     from mmsr.training.run import open_run
 
     console = Console(stderr=True, quiet=as_json)
@@ -46,9 +48,8 @@ def export(
         trained = open_run(run, data, torch.device("cpu"))
         stages = Stages(tell=lambda name: status.update(f"{name} …"))
         with repo.stage() as staged:
-            report = build_bundle(
-                trained, staged, "synthetic" if synthetic_probe else "real", stages
-            )
+            probe: ProbeKind = "synthetic" if synthetic_probe else "real"
+            report = build_bundle(trained, staged, probe, repo, stages)
             with stages.stage("publish"):
                 bundle_id = repo.publish(staged)
         if promote:
@@ -71,7 +72,7 @@ def export(
 def _print(console: Console, seconds: dict[str, float], report: "GateReport") -> None:
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     console.print(f"stages: {stages}", highlight=False)
-    table = Table("graph", "compared with PyTorch", "measured")
+    table = Table("graph", "compared with PyTorch", "measured", box=SIMPLE_HEAD)
     sequence = report.sequence
     table.add_row(
         "sequence",

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -32,20 +33,20 @@ def list_bundles(repository: RepositoryPath) -> None:
     labels: dict[str, list[str]] = {}
     for name in repo.label_names():
         labels.setdefault(repo.history(name)[-1].bundle_id, []).append(name)
-    table = Table("bundle", "made (UTC)", "items", "size", "NDCG@10", "overlap@20", "labels")
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("bundle", "made (UTC)", "items", "size", "NDCG@10", "labels"):
+        table.add_column(name, no_wrap=name != "labels")
     for bundle_id in repo.ids():
         manifest = repo.manifest(bundle_id)
         made = (repo.path(bundle_id) / MANIFEST).stat().st_mtime
         size = sum(entry.bytes for entry in manifest.files.values()) / 2**20
         ndcg = manifest.metrics.get("test.masked.ndcg@10")
-        overlap = manifest.parity.get("sequence", {}).get("overlap")
         table.add_row(
             bundle_id,
             datetime.fromtimestamp(made, UTC).strftime("%Y-%m-%d %H:%M"),
             str(manifest.tables.items),
             f"{size:.0f} MiB",
             "–" if ndcg is None else f"{ndcg:.4f}",
-            "–" if overlap is None else f"{overlap:.4f}",
             ", ".join(labels.get(bundle_id, [])),
         )
     Console().print(table)

@@ -325,7 +325,7 @@ configs = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(calls, configs, st.integers(1, 20))
 def test_every_call_ends_exactly_once_and_none_runs_after_its_deadline(
     plan: list[Call], config: BatchConfig, cost_ms: int

@@ -7,13 +7,15 @@ import pytest
 
 from mmsr.engine.compute import ComputeThread
 
+PATIENCE_S = 60.0
+
 
 def with_thread(main: Callable[[ComputeThread], Coroutine[Any, Any, None]]) -> None:
     async def inside() -> None:
         compute = ComputeThread(asyncio.get_running_loop())
         compute.start()
         try:
-            await asyncio.wait_for(main(compute), 10)
+            await asyncio.wait_for(main(compute), PATIENCE_S)
         finally:
             compute.close()
 

@@ -37,6 +37,10 @@ def test_a_status_becomes_the_error_that_caused_it(
     assert (type(error).__name__, str(error), error.code) == (name, "the details", code)
 
 
+def test_a_call_that_the_server_cancelled_may_be_sent_elsewhere() -> None:
+    assert isinstance(from_status("CANCELLED", "CANCELLED", None), errors.Unavailable)
+
+
 def test_a_status_without_a_class_keeps_its_name() -> None:
     assert str(from_status("UNIMPLEMENTED", "no such method", None)) == (
         "UNIMPLEMENTED: no such method"

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsr.bundle.catalogue import Catalogue
@@ -33,6 +33,7 @@ def test_excluded_items_make_room_for_the_next_popular_ones() -> None:
     assert ITEMS.most_popular(1, [2]) == ([1], [5.0])
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 5))
 def test_padding_spare_rows_and_unavailable_items_are_never_eligible(
     available: list[bool], spare: int

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny_bundle import Shop, Twin
 
@@ -73,6 +73,7 @@ def test_the_tables_are_read_in_place(model: SequenceModel) -> None:
     assert not model.bundle.item_outputs_CD.flags.writeable
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.lists(st.integers(1, 99), max_size=9), min_size=1, max_size=9))
 def test_padding_keeps_every_row_in_its_place(lists: list[list[int]]) -> None:
     padded, length_B = pad(lists)

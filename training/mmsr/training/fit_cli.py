@@ -24,11 +24,13 @@ def fit(
     """Train a model; the best epoch by validation NDCG@10 is kept."""
     from dataclasses import replace
 
+    from mmsr.training.allocator import keep_freed_memory
     from mmsr.training.config import load_recipe
     from mmsr.training.fit import Hooks
     from mmsr.training.model import count_parameters
     from mmsr.training.run import start_run
 
+    keep_freed_memory()
     recipe = load_recipe(config)
     changes = {k: v for k, v in (("epochs", epochs), ("seed", seed)) if v is not None}
     recipe = replace(recipe, fit=replace(recipe.fit, **changes))

@@ -13,7 +13,6 @@ from PIL import Image
 from mmsr.training.dataset import ITEM_SCHEMA, DataInfo, Dataset, open_dataset, save_info
 from mmsr.training.features.config import FeaturesConfig
 
-
 MakeShop = Callable[..., Dataset]
 Draw = Callable[..., Path]
 

@@ -14,7 +14,7 @@ from mmsr.training.dataset import Dataset
 from mmsr.training.features.cli import features
 from mmsr.training.features.config import FeaturesConfig
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 app.command()(features)
 
 

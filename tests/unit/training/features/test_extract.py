@@ -18,7 +18,7 @@ from mmsr.training.features import images, inference
 from mmsr.training.features.compose import compose_text
 from mmsr.training.features.config import TEXT_FIELDS, FeaturesConfig, FeaturesError
 from mmsr.training.features.extract import extract_features
-from mmsr.training.features.image_encoder import restore_image_encoder
+from mmsr.training.features.image_encoder import load_image_encoder, restore_image_encoder
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
 from mmsr.training.features.store import features_folder, open_features
 from mmsr.training.features.text_encoder import restore_text_encoder
@@ -44,7 +44,7 @@ def alone(dataset: Dataset) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.flo
         path = dataset.image_root / (item["image"] or "none")
         if path.is_file() and path.name != "broken.jpg":
             pixels = load_pixels(path.read_bytes(), image_spec.preprocess)
-            pictures[row] = image_encoder(torch.from_numpy(pixels[None]))[0].numpy()
+            pictures[row] = image_encoder(torch.tensor(pixels[None]))[0].numpy()
         if text := compose_text(item, text_spec.text_fields):
             tokens = tokenizer([text], truncation=True, return_tensors="pt")
             texts[row] = text_encoder(tokens["input_ids"], tokens["attention_mask"])[0].numpy()
@@ -210,7 +210,7 @@ def test_values_that_are_not_finite_are_refused(
 
 
 def restored_state(config: FeaturesConfig) -> dict[str, torch.Tensor]:
-    encoder, _ = images.load_image_encoder(config)
+    encoder, _ = load_image_encoder(config)
     return dict(encoder.body.state_dict())
 
 

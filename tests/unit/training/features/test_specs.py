@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +33,6 @@ TEXT = TextEncoderSpec(
 
 
 def test_a_spec_survives_json() -> None:
-    import json
-
     assert ImageEncoderSpec.from_json(json.loads(json.dumps(IMAGE.to_json()))) == IMAGE
     assert TextEncoderSpec.from_json(json.loads(json.dumps(TEXT.to_json()))) == TEXT
 
@@ -77,7 +76,7 @@ def test_the_fields_joined_are_not_in_the_cache_key_since_the_text_is() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (None, "NoneType"),
+        (None, "received NoneType"),
         ({k: v for k, v in IMAGE.to_json().items() if k != "dim"}, "(dim)"),
         (IMAGE.to_json() | {"colour": 1}, "(colour)"),
         (IMAGE.to_json() | {"mean": [1.0]}, "described wrongly"),

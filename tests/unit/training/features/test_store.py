@@ -71,6 +71,7 @@ def test_what_is_missing_stale_or_damaged_is_told_with_the_command_to_run(
 READER = """
 import sys
 sys.modules["torch"] = None
+from pathlib import Path
 from mmsr.training.dataset import open_dataset
 from mmsr.training.features.store import open_features
 print(open_features(open_dataset(Path(sys.argv[1]))).image.dim)

@@ -94,12 +94,13 @@ def _rgb(raw: Any) -> RGB:
 
 
 def _fields_of(cls: type[Any], raw: Any) -> dict[str, Any]:
-    expected = {field.name for field in fields(cls)}
-    found = set(raw) if isinstance(raw, dict) else set()
-    if found != expected:
-        wrong = ", ".join(sorted(found ^ expected)) or type(raw).__name__
-        raise FeaturesError(
-            f"an encoder is described with other fields than this release knows ({wrong}); "
-            "run: mmsr-train features DATA"
-        )
+    if not isinstance(raw, dict):
+        raise FeaturesError(f"an encoder's description: received {type(raw).__name__}; {_AGAIN}")
+    wrong = {field.name for field in fields(cls)} ^ set(raw)
+    if wrong:
+        names = ", ".join(sorted(map(str, wrong)))
+        raise FeaturesError(f"an encoder's description lacks or adds fields ({names}); {_AGAIN}")
     return dict(raw)
+
+
+_AGAIN = "make the features again with this release: mmsr-train features DATA"

@@ -1,0 +1,49 @@
+"""Encoders hold no trained weight: one that was converted before is taken from its bundle."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mmsr.bundle.errors import BundleError
+from mmsr.bundle.files import sha256_file
+from mmsr.bundle.manifest import GraphSpec
+from mmsr.bundle.repository import Repository
+
+
+def reuse_graph(
+    repository: Repository,
+    graph: str,
+    wanted: dict[str, Any],
+    files: tuple[str, ...],
+    folder: Path,
+) -> GraphSpec | None:
+    """Bring `files` of `graph` into `folder` from a bundle that made them from the same.
+
+    `wanted` names what the graph follows from: the encoder's description (with the hash of its
+    weights) and the versions of the tools. A file whose hash is not its manifest's is passed over.
+    Returns None where there is no such bundle.
+    """
+    for bundle_id in reversed(repository.ids()):
+        try:
+            manifest = repository.manifest(bundle_id)
+        except BundleError:
+            continue  # damaged, or of another format: not ours to judge here
+        made_from = manifest.provenance.get("made_from", {}).get(graph)
+        if made_from != wanted or graph not in manifest.graphs:
+            continue
+        source = repository.path(bundle_id)
+        if all(_bring(source / name, folder / name, manifest.files[name].sha256) for name in files):
+            return manifest.graphs[graph]
+    return None
+
+
+def _bring(source: Path, target: Path, sha256: str) -> bool:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)  # bundles are immutable: two may share the bytes
+    except FileNotFoundError:
+        return False
+    except OSError:  # the file system has no hard links
+        shutil.copyfile(source, target)
+    return sha256_file(target) == sha256

@@ -1,0 +1,160 @@
+"""The server's states, step by step in one process: the computing thread starts when told."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.tiny_bundle import Shop
+
+from mmsr.bundle.catalogue import load_catalogue
+from mmsr.engine.batch_times import BatchTimes
+from mmsr.engine.batcher import Batcher
+from mmsr.engine.client import AsyncRecommenderClient
+from mmsr.engine.compute import ComputeThread
+from mmsr.engine.config import BatchConfig, Limits, ServeConfig
+from mmsr.engine.errors import ConfigError, ListenError, RunnerFailed, Unavailable
+from mmsr.engine.health import NOT_SERVING, SERVING
+from mmsr.engine.items import ItemIndex
+from mmsr.engine.model import RowAnswer, RowRequest
+from mmsr.engine.server import Server, bind, loaded, port_file
+
+PATIENCE_S = 60.0
+Main = Callable[[Server, ComputeThread, AsyncRecommenderClient], Coroutine[Any, Any, None]]
+
+
+def with_server(shop: Shop, main: Main) -> None:
+    async def inside() -> None:
+        compute = ComputeThread(asyncio.get_running_loop())
+        server = Server(ServeConfig(repository=shop.root, port=0, threads=1), compute)
+        await server.listen()
+        try:
+            async with AsyncRecommenderClient(f"127.0.0.1:{server.port}", PATIENCE_S) as client:
+                await asyncio.wait_for(main(server, compute, client), PATIENCE_S)
+        finally:
+            await server.stop()
+            compute.close()
+
+    asyncio.run(inside())
+
+
+async def health_of(server: Server) -> int:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        request = health_pb2.HealthCheckRequest(service="mmsr.v1.Recommender")
+        return int((await health_pb2_grpc.HealthStub(channel).Check(request)).status)
+
+
+def test_a_server_serves_only_between_its_start_and_its_stop(shop: Shop) -> None:
+    async def main(server: Server, compute: ComputeThread, client: AsyncRecommenderClient) -> None:
+        loading = asyncio.create_task(server.load(shop.folder))
+        assert await health_of(server) == NOT_SERVING
+        with pytest.raises(Unavailable, match="the server is starting"):
+            await client.recommend(["item-1"], k=3)
+        compute.start()
+        await loading
+        assert await health_of(server) == SERVING
+        assert (await client.recommend(["item-1"], k=3)).items
+        server.health.set(serving=False)
+        server.face.refuse(Unavailable("the server is stopping"))
+        assert await health_of(server) == NOT_SERVING
+        with pytest.raises(Unavailable, match="the server is stopping"):
+            await client.recommend(["item-1"], k=3)
+
+    with_server(shop, main)
+
+
+def test_a_failure_inside_tells_the_caller_no_details(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = ItemIndex(load_catalogue(shop.folder))
+    facts = ModelFacts("0123456789abcdef", 12, True)
+
+    async def main(server: Server, compute: ComputeThread, client: AsyncRecommenderClient) -> None:
+        compute.start()
+        batcher = Batcher[RowRequest, RowAnswer](
+            fail, compute, BatchConfig(), clock=time.monotonic, times=BatchTimes()
+        )
+        server.face.use(Service(items, batcher, facts, Limits()))
+        with pytest.raises(RunnerFailed, match=r"^the computation failed$"):
+            await client.recommend(["item-1"], k=3)
+        server.face.use(BrokenService(items, batcher, facts, Limits()))
+        with pytest.raises(RunnerFailed, match=r"^internal error$"):
+            await client.recommend(["item-1"], k=3)
+
+    with_server(shop, main)
+    assert caplog.text.count("Traceback") == 2
+    assert caplog.text.count("ValueError: the secret of the house") == 2
+
+
+def fail(jobs: object) -> list[RowAnswer]:
+    raise ValueError("the secret of the house")
+
+
+class BrokenService(Service):
+    async def recommend(self, query: Query, deadline: float | None = None) -> Reply:
+        raise ValueError("the secret of the house")
+
+
+def test_an_order_to_stop_ends_the_loading() -> None:
+    async def main() -> None:
+        stopping, never = asyncio.Event(), asyncio.Event()
+
+        async def load() -> None:
+            stopping.set()
+            await never.wait()
+
+        assert not await loaded(load(), stopping)
+
+    asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
+
+
+def test_what_fails_while_loading_is_raised() -> None:
+    async def load() -> None:
+        raise ConfigError("no")
+
+    async def main() -> None:
+        with pytest.raises(ConfigError):
+            await loaded(load(), asyncio.Event())
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_port_that_is_taken_is_told(host: str) -> None:
+    async def main() -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_server((host, 0), family=family) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(ListenError, match=f"{host}:{port}: address already in use"):
+                bind(grpc.aio.server(), host, port)
+
+    asyncio.run(main())
+
+
+def test_an_address_of_another_machine_is_told() -> None:
+    async def main() -> None:
+        with pytest.raises(ListenError, match=r"192\.0\.2\.1:0: cannot assign"):
+            bind(grpc.aio.server(), "192.0.2.1", 0)
+
+    asyncio.run(main())
+
+
+def test_the_port_file_is_there_as_long_as_the_server_serves(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "port"
+    with port_file(path, 1234):
+        assert path.read_text() == "1234\n"
+    assert not path.exists()
+
+
+def test_a_port_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match="cannot be written"),
+        port_file(tmp_path / "file" / "port", 1),
+    ):
+        raise AssertionError("unreachable")
