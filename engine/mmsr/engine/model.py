@@ -6,6 +6,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 # B requests in the batch, L longest history, E longest exclusion, K most results asked for,
 # N items in the catalogue
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -88,12 +89,15 @@ def assemble(requests: Sequence[RowRequest]) -> dict[str, AnyArray]:
 
 def pad(lists: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the lists as one array [B, max(1, longest)], zeros on the right, and lengths [B]."""
-    length_B = np.fromiter(map(len, lists), np.int64, len(lists))
-    width = max(1, int(length_B.max()))
-    padded = np.zeros((len(lists), width), np.int64)
+    lengths = list(map(len, lists))
+    longest = max(lengths)
+    length_B = np.array(lengths, np.int64)
+    if min(lengths) == longest > 0:
+        return np.array(lists, np.int64), length_B
+    padded = np.zeros((len(lists), max(1, longest)), np.int64)
     everything: Iterable[int] = chain.from_iterable(lists)
-    padded[np.arange(width) < length_B[:, None]] = np.fromiter(
-        everything, np.int64, int(length_B.sum())
+    padded[np.arange(padded.shape[1]) < length_B[:, None]] = np.fromiter(
+        everything, np.int64, sum(lengths)
     )
     return padded, length_B
 
@@ -104,11 +108,10 @@ def split(
     scores_BK: npt.NDArray[np.float32],
 ) -> list[RowAnswer]:
     """Cut each request's answer to its k and to what is eligible (scores above -inf)."""
-    eligible_B = (scores_BK > -np.inf).sum(axis=1).tolist()
     answers = []
-    for request, eligible, rows, scores in zip(
-        requests, eligible_B, rows_BK.tolist(), scores_BK.tolist(), strict=True
-    ):
-        kept = min(request.k, eligible)
+    for request, rows, scores in zip(requests, rows_BK.tolist(), scores_BK.tolist(), strict=True):
+        kept = request.k
+        if scores[kept - 1] == -math.inf:  # fewer are eligible: the rest is at the end
+            kept = scores.index(-math.inf)
         answers.append(RowAnswer(rows[:kept], scores[:kept]))
     return answers

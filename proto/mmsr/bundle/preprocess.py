@@ -44,11 +44,12 @@ def open_image(data: bytes, max_pixels: int) -> "Image.Image":
     """Read the header only; refuse what is no image or has more than `max_pixels` pixels."""
     from PIL import Image, UnidentifiedImageError
 
+    Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first; the one below refuses
     try:
         image = Image.open(io.BytesIO(data))
     except UnidentifiedImageError:
         raise ImageError(f"not an image ({len(data)} bytes)") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"unreadable image: {error}") from None
     pixels = image.width * image.height
     if pixels > max_pixels:
@@ -72,6 +73,6 @@ def load_pixels(data: bytes, spec: ImagePreprocess) -> npt.NDArray[np.uint8]:
         upright = ImageOps.exif_transpose(image)
         rgb = upright.convert("RGB")
         small = rgb.resize((spec.size, spec.size), Image.Resampling(FILTERS[spec.resample]))
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise ImageError(f"unreadable image: {error}") from None
     return np.asarray(small, dtype=np.uint8)

@@ -12,7 +12,6 @@ EXTRA_OF_MODULE = {
     "torchvision": "training",
     "transformers": "training",
     "safetensors": "training",
-    "polars": "training",
     "PIL": "engine",
     "grpc": "engine",
     "grpc_health": "engine",

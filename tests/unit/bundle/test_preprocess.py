@@ -48,6 +48,9 @@ def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     data = encode(Image.new("1", (5000, 5000)))
     with pytest.raises(ImageError, match="5000x5000 = 25000000 pixels, at most 1000"):
         load_pixels(data, ImagePreprocess(max_pixels=1000))
+    beyond_pillows_own_limit = encode(Image.new("1", (14_000, 14_000)))
+    with pytest.raises(ImageError, match="196000000 pixels, at most 50000000"):
+        load_pixels(beyond_pillows_own_limit, ImagePreprocess())
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF"])

@@ -23,6 +23,7 @@ from mmsr.engine.health import NOT_SERVING, SERVING
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest
 from mmsr.engine.server import Server, bind, loaded, port_file
+from mmsr.engine.service import ModelFacts, Query, Reply, Service
 
 PATIENCE_S = 60.0
 Main = Callable[[Server, ComputeThread, AsyncRecommenderClient], Coroutine[Any, Any, None]]

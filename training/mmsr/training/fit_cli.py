@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -96,7 +97,9 @@ def evaluate(
 
 def _print_metrics(metrics: dict[str, float], users: int, items: int) -> None:
     parts = [(part, mask) for part in ("test", "validation", "popularity") for mask in MASKS]
-    table = Table(title=f"{users} users, {items} items, all ranked", title_justify="left")
+    table = Table(
+        title=f"{users} users, {items} items, all ranked", title_justify="left", box=SIMPLE_HEAD
+    )
     table.add_column("history")
     for part, mask in parts:
         table.add_column(f"{part}\n{mask}", justify="right")

@@ -229,11 +229,3 @@ def test_other_weights_than_described_are_refused(tmp_path: Path) -> None:
         restore_image_encoder(spec)
     with pytest.raises(FeaturesError, match="give the same weights"):
         restore_image_encoder(replace(spec, weights_source="random:5", weights_path=None))
-
-
-def test_it_can_be_exported_with_a_free_batch() -> None:
-    """The first half of an ONNX export; the second is tested with real weights."""
-    encoder, _ = load_image_encoder(config())
-    batch = torch.export.Dim("batch")
-    program = torch.export.export(encoder, (pixels(2),), dynamic_shapes=({0: batch},))
-    torch.testing.assert_close(program.module()(pixels(5)), encoder(pixels(5)))

@@ -116,8 +116,9 @@ def test_it_is_frozen_and_stays_so(small_bert: Path) -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [8, 128])
-def test_the_tokenizer_json_gives_the_same_ids(max_tokens: int) -> None:
-    _, tokenizer, _ = load_text_encoder(FeaturesConfig(max_tokens=max_tokens))
+def test_the_tokenizer_json_gives_the_same_ids(small_bert: Path, max_tokens: int) -> None:
+    settings = FeaturesConfig(text_encoder=str(small_bert), max_tokens=max_tokens)
+    _, tokenizer, _ = load_text_encoder(settings)
     own = Tokenizer.from_str(tokenizer_json(tokenizer))
     expected = tokenizer(TEXTS, truncation=True, padding=True)
     found = own.encode_batch(TEXTS)
@@ -127,8 +128,10 @@ def test_the_tokenizer_json_gives_the_same_ids(max_tokens: int) -> None:
     assert len(found[1].ids) == min(max_tokens, len(tokenizer(TEXTS[1])["input_ids"]))
 
 
-def test_the_tokenizer_json_is_a_whole_tokenizer_of_its_own(tmp_path: Path) -> None:
-    _, tokenizer, spec = load_text_encoder(FeaturesConfig())
+def test_the_tokenizer_json_is_a_whole_tokenizer_of_its_own(
+    small_bert: Path, tmp_path: Path
+) -> None:
+    _, tokenizer, spec = load_text_encoder(FeaturesConfig(text_encoder=str(small_bert)))
     (tmp_path / "tokenizer.json").write_text(tokenizer_json(tokenizer))
     own = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert own.truncation is not None

@@ -1,7 +1,6 @@
 """Which image paths lead to a usable picture: below the root, there, readable, not too large."""
 
 import os
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -90,11 +89,7 @@ class ImageChecker:
 @contextmanager
 def image_checker(root: Path) -> Iterator[ImageChecker]:
     """Yield a checker of files below `root`."""
-    from PIL import Image
-
-    with ThreadPoolExecutor(READERS) as pool, warnings.catch_warnings():
-        # Pillow warns of many pixels; here they are refused by number anyway.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor(READERS) as pool:
         yield ImageChecker(root, pool)
 
 
