@@ -116,10 +116,9 @@ def create():
 
 
 def pip(what, *arguments):
-    """Run `pip install` with its output in the log; nothing is cached outside the tree."""
-    cache = [] if os.environ.get("PIP_CACHE_DIR") else ["--no-cache-dir"]
+    """Run `pip install` with its output in the log."""
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check"]
-    command = [PYTHON, "-m", "pip", "install", *quiet, *cache, *arguments]
+    command = [PYTHON, "-m", "pip", "install", *quiet, *arguments]
 
     def install():
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

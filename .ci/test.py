@@ -1,7 +1,7 @@
 """Run the named parts of tests/, one pytest call each, and print times beside budgets.
 
 A failing part fails the whole; the other parts are run all the same. Being over a budget is a
-warning, and a failure where CI is set, since machines differ.
+warning and no failure: machines differ, and this one may be busy.
 """
 
 import os
@@ -52,8 +52,7 @@ def main() -> None:
     """Run the parts named on the command line."""
     parts = [run_part(name) for name in sys.argv[1:]]
     print("\n".join(["tests:", *map(describe, parts)]))
-    strict = os.environ.get("CI", "").lower() in ("1", "true", "yes")
-    if not all(part.passed and not (strict and part.over_budget) for part in parts):
+    if not all(part.passed for part in parts):
         sys.exit(1)
 
 

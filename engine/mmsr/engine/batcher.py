@@ -1,7 +1,7 @@
 """Groups waiting jobs into batches, one batch at a time. Knows nothing of gRPC, items or models.
 
-When the computing thread is free it takes what is queued, up to `max_batch`; jobs that arrive
-meanwhile form the next batch. Everything but the computation runs on the event loop's thread.
+When the computing thread is free it takes what is queued, up to `max_batch`; what arrives meanwhile
+forms the next batch. Everything but the computation runs on the event loop's thread.
 """
 
 import asyncio
@@ -81,7 +81,8 @@ class Batcher(Generic[Job, Answer]):
     """The queue before one computing thread.
 
     `run` maps a list of jobs to as many answers, in order; it is called by `compute`, never
-    twice at a time. Made and used on one event loop. `clock` gives seconds; deadlines are points of that clock.
+    twice at a time. Made and used on one event loop. `clock` gives seconds; deadlines are points
+    of that clock.
     """
 
     def __init__(

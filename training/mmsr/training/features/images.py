@@ -133,13 +133,9 @@ def _rejected(dataset: Dataset, files: ImageFiles, problems: Problems) -> list[R
         reasons |= {file: reason for file, reason in found.items() if reason is not None}
     if not reasons:
         return []
-    table = dataset.item_table(["item_id", "image"])
     rows = np.flatnonzero(np.isin(files.file_N, list(reasons)))
+    items = dataset.item_table(["item_id", "image"]).take(rows).to_pylist()
     return [
-        Rejected(
-            item_id=table["item_id"][int(row)].as_py(),
-            image=table["image"][int(row)].as_py(),
-            reason=reasons[int(files.file_N[row])],
-        )
-        for row in rows
+        Rejected(item_id=item["item_id"], image=item["image"], reason=reasons[int(file)])
+        for item, file in zip(items, files.file_N[rows], strict=True)
     ]
