@@ -21,6 +21,10 @@ Process: TypeAlias = "subprocess.Popen[bytes]"
 class StageError(Exception):
     """A command ended with another code than 0."""
 
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -53,7 +57,8 @@ class Stages:
         finally:
             self.done.append(Stage(name, time.monotonic() - start_s, memory_mib))
         if process.returncode:
-            raise StageError(f"{name} ended with exit code {process.returncode}")
+            code = process.returncode
+            raise StageError(f"{name} ended with exit code {code}", code)
 
     @contextmanager
     def server(self, repository: Path, port_file: Path) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from support.agreement import overlaps, sample_histories
 from support.commands import succeed
 from support.real_data import RealData
@@ -101,7 +102,7 @@ def test_the_bundle_is_proven(movies: Movies) -> None:
 
 
 def test_a_thousand_real_histories_are_answered_as_pytorch_does(movies: Movies) -> None:
-    trained = open_run(movies.run)
+    trained = open_run(movies.run, device=torch.device("cpu"))
     histories = sample_histories(trained, 1000)
     assert len(histories) == 1000
     with serving(movies.repository) as served:

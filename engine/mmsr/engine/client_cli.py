@@ -27,11 +27,15 @@ def recommend(
         Path | None, typer.Option(help="The server's repository: titles are read from it.")
     ] = None,
     deadline_ms: Annotated[float, typer.Option(help="How long the answer may take.")] = 5000.0,
+    wait_s: Annotated[
+        float, typer.Option(help="How long to wait for a server that is still starting.")
+    ] = 60.0,
 ) -> None:
     """Ask for recommendations after a history and print them."""
     from mmsr.engine.client import RecommenderClient
 
     with RecommenderClient(target) as client:
+        client.wait_until_serving(wait_s)
         answer = client.recommend(
             history or [], k, excluded_ids=exclude or [], deadline_ms=deadline_ms
         )

@@ -56,6 +56,7 @@ class ProbeReport:
     max_error: float  # the same, relative
     alone_error: float  # computed alone against in a batch, relative
     padding_error: float  # padded further against not, relative
+    table_error: float  # of PyTorch's own best scores, computed anew from the bundle's table
     ndcg: float  # NDCG@10 of the targets, by the runner
     ndcg_reference: float  # the same, by PyTorch
 
@@ -67,6 +68,7 @@ class ProbeReport:
                 ("score error", self.max_error),
                 ("alone against batched", self.alone_error),
                 ("padded against unpadded", self.padding_error),
+                ("output table against PyTorch's scores", self.table_error),
             )
             if not value <= tolerance  # NaN fails too
         ]
@@ -133,9 +135,20 @@ def probe_runner(
         max_error=float((error_P / scale_P).max()),
         alone_error=float((_distance(alone_fk, scores_PK[few]) / scale_P[few]).max()),
         padding_error=float((_distance(wide_fk, alone_fk) / scale_P[few]).max()),
+        table_error=_table_error(probe, item_outputs_CD, scale_P),
         ndcg=_ndcg(rows_PK, probe.target_P),
         ndcg_reference=_ndcg(probe.top_rows_PK, probe.target_P),
     )
+
+
+def _table_error(probe: ProbeSet, item_outputs_CD: Floats, scale_P: Floats) -> float:
+    """Return how far PyTorch's stored best scores are from state @ table, relative.
+
+    The reference of every other comparison reads the same table: rows that were swapped or come
+    from another epoch would agree with themselves.
+    """
+    again_PK = _reference_scores(probe, probe.top_rows_PK, item_outputs_CD)
+    return float((_distance(again_PK, probe.top_scores_PK) / scale_P).max())
 
 
 def load_probe(folder: Path, items: int) -> ProbeSet:

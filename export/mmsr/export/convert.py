@@ -16,16 +16,14 @@ def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
     """Write sequence.onnx."""
     config = model.config
     columns = config.width + config.side_width * len(config.modalities)
-    longest, rows = config.max_length, 5
-    length = max(2, min(3, longest))
-    bound = {1: longest} if longest > 1 else None
+    rows = 5
     ones = torch.ones(2, dtype=torch.int64)
     ports = [
         Port(
             name="history",
-            example=torch.ones(2, length, dtype=torch.int64),
+            example=torch.ones(2, 3, dtype=torch.int64),
             dynamic={0: "B", 1: "L"},
-            most=bound,
+            most={1: config.max_length},
         ),
         Port(name="length", example=ones, dynamic={0: "B"}),
         Port(

@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from mmsr.bundle.errors import BundleError
 from mmsr.bundle.repository import Repository
 from mmsr.bundle.terminal import run
 
@@ -37,7 +38,12 @@ def list_bundles(repository: RepositoryPath) -> None:
     for name in ("bundle", "made (UTC)", "items", "size", "NDCG@10", "labels"):
         table.add_column(name, no_wrap=name != "labels")
     for bundle_id in repo.ids():
-        manifest = repo.manifest(bundle_id)
+        try:
+            manifest = repo.manifest(bundle_id)
+        except BundleError as error:
+            table.add_row(bundle_id, "damaged", "", "", "", ", ".join(labels.get(bundle_id, [])))
+            typer.echo(f"warning: {error}", err=True)
+            continue
         made = (repo.path(bundle_id) / MANIFEST).stat().st_mtime
         size = sum(entry.bytes for entry in manifest.files.values()) / 2**20
         ndcg = manifest.metrics.get("test.masked.ndcg@10")

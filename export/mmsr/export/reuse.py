@@ -35,6 +35,8 @@ def reuse_graph(
         source = repository.path(bundle_id)
         if all(_bring(source / name, folder / name, manifest.files[name].sha256) for name in files):
             return manifest.graphs[graph]
+        for name in files:  # what is written here later must not reach that bundle by a link
+            (folder / name).unlink(missing_ok=True)
     return None
 
 

@@ -31,7 +31,7 @@ class Catalogue:
     titles: list[str | None]
     categories: list[list[str]]
     available: npt.NDArray[np.bool_]  # [N]
-    popularity: npt.NDArray[np.int64]  # [N], interactions in the training data
+    popularity: npt.NDArray[np.int64]  # [N], interactions in the prepared data, held-out ones too
 
     def __len__(self) -> int:
         return len(self.item_ids)

@@ -1,7 +1,7 @@
 """`manifest.json`: what a bundle holds, where it comes from and what was proven of it."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmsr.bundle.errors import BundleError, MmsrError
@@ -9,6 +9,10 @@ from mmsr.bundle.files import read_json, sha256_file, sha256_json, write_json
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+# The fields that answers depend on, beside the files; metrics and provenance are only said of them.
+IDENTIFYING = frozenset(
+    {"format_version", "max_length", "exclude_seen", "tables", "graphs", "model", "features"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +78,8 @@ class Manifest:
     def bundle_id(self) -> str:
         """Sixteen hex digits that follow from the content alone, not from when it was made."""
         content = {name: entry.sha256 for name, entry in self.files.items()}
-        settings = {"model": self.model, "features": self.features, "seen": self.exclude_seen}
-        return sha256_json([self.format_version, content, settings])[:16]
+        settings = {key: value for key, value in asdict(self).items() if key in IDENTIFYING}
+        return sha256_json([content, settings])[:16]
 
     def save(self, folder: Path) -> None:
         """Write `folder/manifest.json`."""
@@ -98,6 +102,7 @@ def load_manifest(folder: Path) -> Manifest:
     claimed = raw.pop("bundle_id", None)
     try:
         manifest = _parse(raw)
+        _check_names([*manifest.files, *(graph.file for graph in manifest.graphs.values())])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} is damaged ({error!r}); export the model again") from None
     if claimed != manifest.bundle_id:
@@ -106,6 +111,14 @@ def load_manifest(folder: Path) -> Manifest:
             f"({manifest.bundle_id}); the manifest was edited; export the model again"
         )
     return manifest
+
+
+def _check_names(names: list[str]) -> None:
+    """Raise `ValueError` for a file name that leads out of the bundle."""
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise ValueError(f"file name {name!r}")
 
 
 def _parse(raw: dict[str, Any]) -> Manifest:

@@ -73,6 +73,6 @@ def load_pixels(data: bytes, spec: ImagePreprocess) -> npt.NDArray[np.uint8]:
         upright = ImageOps.exif_transpose(image)
         rgb = upright.convert("RGB")
         small = rgb.resize((spec.size, spec.size), Image.Resampling(FILTERS[spec.resample]))
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # AVIF: RuntimeError
+    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError) as error:  # AVIF's
         raise ImageError(f"unreadable image: {error}") from None
     return np.asarray(small, dtype=np.uint8)

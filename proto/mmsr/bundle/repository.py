@@ -20,8 +20,9 @@ from pathlib import Path
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import read_json, sync_directory, write_json
-from mmsr.bundle.manifest import MANIFEST, Manifest, load_manifest
+from mmsr.bundle.manifest import MANIFEST, Manifest, load_manifest, verify_files
 
+BUNDLE_ID = re.compile(r"[0-9a-f]{16}")
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 HISTORY_LIMIT = 100  # moves of a label that are remembered
 
@@ -68,7 +69,8 @@ class Repository:
     def publish(self, staged: Path) -> str:
         """Move a complete staged bundle to its place; return its id.
 
-        The same content published twice is the same bundle: the first one stays.
+        The same content published twice is the same bundle: the first one stays, unless it has
+        been damaged since.
         """
         manifest = load_manifest(staged)
         target = self.versions / manifest.bundle_id
@@ -77,6 +79,8 @@ class Repository:
             os.fsync(descriptor)
             os.close(descriptor)
         os.chmod(staged, 0o755)  # mkdtemp gives 0700; another user may serve the bundle
+        if target.exists() and not _is_whole(target):
+            os.rename(target, self.root / f".staging-damaged-{manifest.bundle_id}-{os.getpid()}")
         try:
             os.rename(staged, target)
         except OSError:
@@ -86,16 +90,16 @@ class Repository:
         return manifest.bundle_id
 
     def ids(self) -> list[str]:
-        """Return the ids of all bundles, oldest first."""
+        """Return the ids of all bundles, oldest first; damaged ones are among them."""
         self.require()
-        folders = [p for p in self.versions.iterdir() if (p / MANIFEST).is_file()]
-        return [p.name for p in sorted(folders, key=lambda p: (p / MANIFEST).stat().st_mtime)]
+        folders = [p for p in self.versions.iterdir() if BUNDLE_ID.fullmatch(p.name)]
+        return [p.name for p in sorted(folders, key=lambda p: (p.stat().st_mtime, p.name))]
 
     def path(self, bundle_id: str) -> Path:
         """Return the folder of a bundle; `BundleError` lists what there is."""
         self.require()
         folder = self.versions / bundle_id
-        if not re.fullmatch(r"[0-9a-f]{16}", bundle_id) or not folder.is_dir():
+        if not BUNDLE_ID.fullmatch(bundle_id) or not folder.is_dir():
             known = ", ".join(self.ids()) or "none"
             raise BundleError(f"no bundle {bundle_id!r} in {self.root}; there are: {known}")
         return folder
@@ -170,3 +174,11 @@ class Repository:
         with (self.root / ".lock").open("w") as lock:
             flock(lock, LOCK_EX)
             yield
+
+
+def _is_whole(bundle: Path) -> bool:
+    try:
+        verify_files(bundle, load_manifest(bundle))
+    except BundleError:
+        return False
+    return True

@@ -101,14 +101,16 @@ class RecommendResponse(_message.Message):
     compute_us: _builtins.int
     """Time of the computation that this request rode in, in microseconds."""
     batch_size: _builtins.int
-    """How many requests rode in that computation."""
+    """How many requests rode in that computation; 0 if none was needed."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first. Parallel to `scores`."""
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The model's scores (unnormalised log-odds), not comparable between model versions."""
+        """The model's scores (unnormalised log-odds), not comparable between model versions. With
+        FALLBACK_POPULARITY: how often each item was bought.
+        """
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ class RecommenderStub:
 
     INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
     too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-    `retry-after-ms`). DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait. UNAVAILABLE: the server is starting or draining.
     """
 
@@ -52,7 +52,7 @@ class RecommenderAsyncStub(RecommenderStub):
 
     INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
     too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-    `retry-after-ms`). DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait. UNAVAILABLE: the server is starting or draining.
     """
 
@@ -69,7 +69,7 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
         too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-        `retry-after-ms`). DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+        `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
         wait. UNAVAILABLE: the server is starting or draining.
         """
 

@@ -87,6 +87,8 @@ def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path) -> None:
         "another format": text.replace('"format_version": 1', '"format_version": 7'),
         "another length": text.replace('"width": 3', '"width": 4'),
         "a list": "[]",
+        "a shorter history": text.replace('"max_length": 5', '"max_length": 3'),
+        "a way out": text.replace('"tables/ids.npy"', '"../tables/ids.npy"'),
         "a field less": text.replace('"max_length": 5,', ""),
     }
     for what, edited in edits.items():
@@ -101,6 +103,15 @@ def test_publishing_twice_is_publishing_once(tmp_path: Path) -> None:
     assert publish(repository, b"graph") == publish(repository, b"graph")
     assert len(repository.ids()) == 1
     assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_publishing_again_heals_a_damaged_bundle(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    bundle_id = publish(repository, b"graph")
+    (repository.path(bundle_id) / "sequence.onnx").write_bytes(b"grapX")
+    assert publish(repository, b"graph") == bundle_id
+    bundle = repository.path(bundle_id)
+    verify_files(bundle, load_manifest(bundle))
 
 
 def test_labels_move_forth_and_back(tmp_path: Path) -> None:

@@ -175,6 +175,17 @@ def test_tables_of_another_training_are_caught(copy: Path, shop: Shop) -> None:
         report.check()
 
 
+def test_output_rows_in_another_order_are_caught(copy: Path, shop: Shop) -> None:
+    path = copy / "tables" / "item_outputs.npy"
+    rows_CD = np.load(path)
+    rows_CD[1 : shop.sizes.items + 1] = np.roll(rows_CD[1 : shop.sizes.items + 1], 1, axis=0)
+    np.save(path, rows_CD)
+    (copy / "manifest.json").unlink()
+    seal(copy, manifest_of(shop.sizes))
+    with pytest.raises(ProbeFailed, match="output table against PyTorch's scores"):
+        run_probe(copy).check()
+
+
 def probe_refusal(folder: Path, shop: Shop, **change: AnyArray) -> str:
     with np.load(folder / "probe.npz") as saved:
         arrays = {**saved, **change}

@@ -55,7 +55,8 @@ def test_other_weights_or_other_tools_are_not(repository: Repository, tmp_path: 
 
 def test_a_damaged_file_is_passed_over(repository: Repository, tmp_path: Path) -> None:
     bundle = repository.path(repository.ids()[0])
-    (bundle / "text_encoder.onnx").write_text("CONTENT of text_encoder.onnx")
+    (bundle / "tokenizer.json").write_text("CONTENT of tokenizer.json")
     assert bring(repository, tmp_path / "new", MADE_FROM) is None
+    assert not list((tmp_path / "new").iterdir())  # no link that writing would go through
     (bundle / "text_encoder.onnx").unlink()
     assert bring(repository, tmp_path / "new", MADE_FROM) is None

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -161,6 +162,18 @@ def test_other_data_are_refused(recipe: Recipe, shop: Path, tmp_path: Path) -> N
     extract_features(open_dataset(other), recipe.features)
     with pytest.raises(MmsrError, match="was trained on data small-shop-0"):
         open_run(tmp_path / "run", other)
+
+
+def test_other_features_are_refused_though_the_data_are_the_same(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shop, data)
+    fit(recipe, data, tmp_path / "run")
+    path = data / "features" / "text.npy"
+    np.save(path, np.load(path) + 1)
+    with pytest.raises(MmsrError, match=r"trained on other features \(text\)"):
+        open_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", ["cut", "other shape", "missing", "no pointer"])

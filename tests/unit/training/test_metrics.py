@@ -29,6 +29,12 @@ def test_a_rank_is_the_place_in_a_stable_sort(values: list[int], data: st.DataOb
     assert found == expected
 
 
+def test_a_score_that_is_no_number_is_a_miss() -> None:
+    scores_BN = torch.full((2, 6), torch.nan)
+    scores_BN[1, 2] = 1.0
+    assert ranks(scores_BN, torch.tensor([3, 3])).tolist() == [6, 6]
+
+
 def test_metrics_by_hand() -> None:
     metrics = summarise(np.array([1, 3, 11, 40]))
     assert metrics["recall@5"] == 0.5

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmsr.training.attention import Block, FusedAttention
 from mmsr.training.config import SOURCES, ModelConfig
-from mmsr.training.items import ItemContent, ItemRows, category_multi_hot
+from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder, category_multi_hot
 from mmsr.training.model import SequentialRecommender, last_states
 
 ITEMS = 30
@@ -159,8 +159,9 @@ def test_ids_and_modalities_are_dropped_in_training_only() -> None:
     content = ItemContent(features=content.features, present=everything)
 
     def dropped(rows: ItemRows) -> float:
-        missing = model.item_encoder.modalities["text"].missing_S
-        return float((rows.sides["text"] == missing).all(1).float().mean())  # type: ignore[operator]
+        encoder = model.item_encoder.modalities["text"]
+        assert isinstance(encoder, ModalityEncoder)
+        return float((rows.sides["text"] == encoder.missing_S).all(1).float().mean())
 
     assert dropped(model.table(content)) == 0.0
     assert torch.equal(model.table(content).inputs_nW, model.table(content).inputs_nW)
@@ -185,7 +186,8 @@ def test_features_are_standardised_by_the_items_that_have_them() -> None:
     model, content = make_model(), make_content(CONFIG)
     features, present = content.features["text"] * 7 + 3, content.present["text"]
     encoder = model.item_encoder.modalities["text"]
-    encoder.fit_statistics(features, present)  # type: ignore[operator]
+    assert isinstance(encoder, ModalityEncoder)
+    encoder.fit_statistics(features, present)
     scaled = (features[present] - encoder.mean_F) / encoder.std_F
     torch.testing.assert_close(scaled.mean(0), torch.zeros(10), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(10), atol=1e-5, rtol=0)

@@ -38,6 +38,7 @@ class RunInfo:
     data_hash: str
     items: int
     features: dict[str, Any]  # encoder spec per modality
+    content_hashes: dict[str, str]  # of the features themselves, per modality
     feature_widths: dict[str, int]
     provenance: dict[str, Any]  # versions, commit, machine
 

@@ -59,6 +59,9 @@ class ModelConfig:
                 value % self.heads == 0,
                 f"[model] {name} = {value} is not a multiple of heads = {self.heads}",
             )
+        _require(
+            self.max_length >= 4, f"[model] max_length = {self.max_length}; expected 4 or more"
+        )
         for name in ("dropout", "modality_dropout", "id_dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")

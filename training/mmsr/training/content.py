@@ -1,5 +1,6 @@
 """Prepared data and features -> the tensors that the item side reads."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,16 @@ def feature_specs(features: Features, config: ModelConfig) -> dict[str, Any]:
         for m in ("image", "text")
         if m in config.modalities
     }
+
+
+def content_hashes(content: ItemContent) -> dict[str, str]:
+    """Return the SHA-256 of each modality's features and presence, in hex."""
+    hashes = {}
+    for modality, features in content.features.items():
+        digest = hashlib.sha256(features.numpy().data)
+        digest.update(content.present[modality].numpy().data)
+        hashes[modality] = digest.hexdigest()
+    return hashes
 
 
 def _with_padding(found: ModalityFeatures | None, items: int) -> tuple[Tensor, Tensor]:

@@ -107,16 +107,21 @@ class Trainer:
         total: Tensor = losses["total"]
         value = float(total.detach())
         if not math.isfinite(value):
-            raise TrainingDivergedError(
-                f"the loss became {value} in epoch {self.progress.epoch + 1}; the checkpoint of "
-                "the last whole epoch is kept; lower [fit] learning_rate and train again"
-            )
+            raise self._diverged(f"the loss became {value}")
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        nn.utils.clip_grad_norm_(parameters, self.info.recipe.fit.clip_norm)
+        norm = nn.utils.clip_grad_norm_(parameters, self.info.recipe.fit.clip_norm)
+        if not math.isfinite(float(norm)):
+            raise self._diverged(f"the gradient became {float(norm)}")
         self.optimizer.step()
         return value
+
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        return TrainingDivergedError(
+            f"{what} in epoch {self.progress.epoch + 1}; the checkpoint of the last whole epoch is "
+            "kept; lower [fit] learning_rate and train again"
+        )
 
     def _record(self, line: dict[str, float]) -> None:
         self.progress.epoch += 1

@@ -18,7 +18,7 @@ def ranks(scores_BN: Tensor, target_B: Tensor, excluded_BN: Tensor | None = None
     """Return the rank [B] of each target among rows 1..N; row 0 (padding) never counts.
 
     Of equal scores the lower row ranks first, as in the served top-K. An excluded target (it stands
-    in the history that is masked) gets rank N + 1: a miss.
+    in the history that is masked) gets rank N + 1: a miss; so does a score that is no number.
     """
     if excluded_BN is not None:
         scores_BN = scores_BN.masked_fill(excluded_BN, -torch.inf)
@@ -28,7 +28,8 @@ def ranks(scores_BN: Tensor, target_B: Tensor, excluded_BN: Tensor | None = None
     rows_N = torch.arange(scores_BN.shape[1], device=scores_BN.device)
     before_BN = (scores_BN > wanted_B1) | ((scores_BN == wanted_B1) & (rows_N < at_B1))
     rank_B = before_BN.sum(1) + 1
-    return torch.where(wanted_B1[:, 0] == -torch.inf, scores_BN.shape[1] + 1, rank_B)
+    ranked_B = wanted_B1[:, 0] > -torch.inf  # false for NaN too
+    return torch.where(ranked_B, rank_B, scores_BN.shape[1] + 1)
 
 
 def per_user_ndcg(rank_U: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.float64]:

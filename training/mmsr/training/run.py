@@ -19,7 +19,7 @@ from mmsr.training.checkpoint import (
     save_run_info,
 )
 from mmsr.training.config import Recipe
-from mmsr.training.content import feature_specs, feature_widths, load_content
+from mmsr.training.content import content_hashes, feature_specs, feature_widths, load_content
 from mmsr.training.dataset import Dataset, open_dataset
 from mmsr.training.features.store import open_features
 from mmsr.training.fit import Trainer, build_trainer, move_content
@@ -112,6 +112,7 @@ def _describe(recipe: Recipe, dataset: Dataset) -> tuple[ItemContent, RunInfo]:
         data_hash=dataset.info.content_hash,
         items=dataset.info.items,
         features=feature_specs(features, recipe.model),
+        content_hashes=content_hashes(content),
         feature_widths=feature_widths(content),
         provenance=provenance(),
     )
@@ -124,10 +125,12 @@ def _require_same(before: RunInfo, now: RunInfo, run: Path) -> None:
             f"{run} was trained on data {before.data_hash[:12]}…, {now.data_folder} holds "
             f"{now.data_hash[:12]}…; give the data that it was trained on, or train anew"
         )
-    if before.features != now.features:
+    changed = [m for m, h in now.content_hashes.items() if before.content_hashes.get(m) != h]
+    if changed:
         raise RunError(
-            f"{run} was trained on other features than {now.data_folder}/features holds now; "
-            "make them again with the same [features] settings, or train anew"
+            f"{run} was trained on other features ({', '.join(changed)}) than {now.data_folder} "
+            "holds now: the images, texts or [features] settings have changed; bring them back "
+            "and run mmsr-train features, or train anew"
         )
     changed = _changed_keys(before.recipe, now.recipe)
     if changed:

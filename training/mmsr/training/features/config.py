@@ -22,6 +22,12 @@ class FeaturesError(MmsrError):
     """Features are missing or stale, or cannot be made as asked."""
 
 
+class NoWeightsError(FeaturesError):
+    """Pre-trained weights can be had neither from the hub nor from a file."""
+
+    exit_code = 3  # apart from other errors, so that a script can choose another way on
+
+
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig:
     """Encoders, what they read, and how much at a time."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from mmsr.training.features.config import FeaturesConfig, FeaturesError
+from mmsr.training.features.config import FeaturesConfig, NoWeightsError
 from mmsr.training.features.specs import ImageEncoderSpec
 from mmsr.training.features.weights import read_weights
 
@@ -74,7 +74,7 @@ def hub_weights(encoder: str, name: str) -> ImageWeights:
     # RuntimeError: the download's hash is wrong, or an interrupted file lies in the cache.
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise FeaturesError(
+        raise NoWeightsError(
             f"no weights for {encoder}: they are not in torchvision's cache on this machine and "
             f"the download failed ({reason}); give a local file with --image-weights FILE, "
             "or use untrained ones with --random-weights"
