@@ -58,7 +58,7 @@ def test_both_loops_measure_the_real_server(
         assert run["fallbacks"] == 0
         assert run["answered"] == run["requests"] > 0
         assert run["latency_ms"]["p50"] > run["compute_us"] / 1e3 > 0
-        assert run["measured_s"] == 2.0
+        assert run["measured_s"] == pytest.approx(2.0, abs=0.5)  # a busy machine ends late
     alone, sixteen, opened = report["runs"]
     assert alone["batch_size"] == 1.0
     assert sixteen["batch_size"] > 1.0  # requests that wait together ride together
