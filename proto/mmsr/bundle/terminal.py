@@ -32,7 +32,8 @@ def run(app: typer.Typer) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # no permission, no space, a file where a folder should be
-        where = f"{error.filename}: " if error.filename else ""
+        path = error.filename2 or error.filename  # of a rename, the target
+        where = f"{path}: " if path else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:

@@ -98,8 +98,10 @@ def _run(data: Path, config: FeaturesConfig) -> None:
 
     dataset = open_dataset(data)
     # After the data are known to be there: this imports torch, which takes seconds.
+    from mmsr.training.allocator import keep_freed_memory
     from mmsr.training.features.extract import extract_features
 
+    keep_freed_memory()
     report = extract_features(dataset, config, show_progress=True)
     _show(report, data)
 
