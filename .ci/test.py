@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+# Two workers, a whole file to each: its module's fixtures are made once.
+WORKERS = dict.fromkeys(("unit", "integration"), ("-n", "2", "--dist", "loadfile"))
 BUDGET_S = {"unit": 60, "contract": 60, "integration": 300}  # on 2 cores
 
 
@@ -34,7 +36,7 @@ def run_part(name: str) -> Part:
     print(f"== tests/{name}", flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     start_s = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", f"tests/{name}"]
+    command = [sys.executable, "-m", "pytest", "-q", *WORKERS.get(name, ()), f"tests/{name}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     seconds = time.monotonic() - start_s
     return Part(name=name, seconds=seconds, passed=done.returncode == 0)
