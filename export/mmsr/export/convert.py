@@ -16,7 +16,7 @@ def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
     """Write sequence.onnx."""
     config = model.config
     columns = config.width + config.side_width * len(config.modalities)
-    rows = 5
+    capacity = 11
     ones = torch.ones(2, dtype=torch.int64)
     ports = [
         Port(
@@ -31,10 +31,10 @@ def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
             example=torch.zeros(2, 4, dtype=torch.int64),
             dynamic={0: "B", 1: "E"},
         ),
-        Port(name="bias", example=torch.zeros(3, rows + 6), dynamic={0: "S", 1: "C"}),
+        Port(name="bias", example=torch.zeros(3, capacity), dynamic={0: "S", 1: "C"}),
         Port(name="bias_row", example=ones, dynamic={0: "B"}),
-        Port(name="item_inputs", example=torch.zeros(rows + 6, columns), dynamic={0: "C"}),
-        Port(name="item_outputs", example=torch.zeros(rows + 6, config.width), dynamic={0: "C"}),
+        Port(name="item_inputs", example=torch.zeros(capacity, columns), dynamic={0: "C"}),
+        Port(name="item_outputs", example=torch.zeros(capacity, config.width), dynamic={0: "C"}),
     ]
     convert(SequenceGraph(model), ports, ["rows", "scores"], path)
     k_as_input(path)

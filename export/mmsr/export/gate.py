@@ -6,7 +6,7 @@ comparison that a server makes before it serves); here are the item graph and th
 
 # n items of one call, F features
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from mmsr.export.onnx_file import ExportError
 from mmsr.training.items import ItemContent, ItemRows
 from mmsr.training.run import TrainedRun
 
-# fp32 against fp32: the item graph is a few short sums, measured 1e-6 of the largest entry.
+# fp32 against fp32: the item graph is a few short sums, measured 5e-7 of the largest entry.
 ITEM_TOLERANCE = 1e-5
 # A frozen encoder is deep, its features are many: compared by direction. Measured 1 - 1e-7.
 MIN_COSINE = 0.9999
@@ -78,14 +78,19 @@ def check_item_graph(
     """
     runner = open_onnx(path, spec, threads=THREADS)
     runner.bind("id_table", run.model.item_encoder.ids.weight.detach().cpu().numpy())
-    everything = _largest_error(
-        (rows.inputs_nW[part], rows.outputs_nD[part], _item_batch(run, part, None))
+    everything = max(
+        _largest_error(
+            runner, (rows.inputs_nW[part], rows.outputs_nD[part]), _item_batch(run, part, None)
+        )
         for part in _parts(run.info.items)
-    )(runner)
+    )
     sample = next(_parts(run.info.items))
     absences = [*run.info.recipe.model.modalities, "id"]
     without = {
-        name: _largest_error([_reference_without(run, sample, name)])(runner) for name in absences
+        name: _largest_error(
+            runner, _reference_without(run, sample, name), _item_batch(run, sample, name)
+        )
+        for name in absences
     }
     runner.close()
     return everything, without
@@ -95,18 +100,17 @@ def _parts(items: int) -> Iterator[torch.Tensor]:
     yield from torch.arange(1, items + 1).split(ITEMS_PER_CALL)
 
 
-def _largest_error(cases: Any) -> Callable[[Runner], float]:
-    def measure(runner: Runner) -> float:
-        worst = 0.0
-        for inputs_nW, outputs_nD, batch in cases:
-            found = runner.run(batch)
-            for name, wanted in (("item_inputs", inputs_nW), ("item_outputs", outputs_nD)):
-                reference = wanted.detach().cpu().numpy()
-                scale = max(1.0, float(np.abs(reference).max()))
-                worst = max(worst, float(np.abs(found[name] - reference).max()) / scale)
-        return worst
-
-    return measure
+def _largest_error(
+    runner: Runner, wanted: tuple[torch.Tensor, torch.Tensor], batch: dict[str, npt.NDArray[Any]]
+) -> float:
+    """Compare item_inputs and item_outputs of one call, relative to max(1, largest entry)."""
+    found = runner.run(batch)
+    worst = 0.0
+    for name, tensor in zip(("item_inputs", "item_outputs"), wanted, strict=True):
+        reference = tensor.detach().cpu().numpy()
+        scale = max(1.0, float(np.abs(reference).max()))
+        worst = max(worst, float(np.abs(found[name] - reference).max()) / scale)
+    return worst
 
 
 def _item_batch(
@@ -127,18 +131,17 @@ def _item_batch(
 @torch.no_grad()
 def _reference_without(
     run: TrainedRun, rows_n: torch.Tensor, absent: str
-) -> tuple[torch.Tensor, torch.Tensor, dict[str, npt.NDArray[Any]]]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     content = run.content.rows(rows_n)
     if absent in content.present:
         gone = {**content.present, absent: torch.zeros_like(content.present[absent])}
         content = ItemContent(features=content.features, present=gone)
-    batch = _item_batch(run, rows_n, absent)
-    device = next(run.model.parameters()).device
     graph = ItemGraph(run.model.item_encoder)
     flat = [x for m in content.features for x in (content.features[m], content.present[m])]
-    id_row = torch.from_numpy(batch["id_row"]).to(device)
-    inputs, outputs = graph(id_row, run.model.item_encoder.ids.weight, *flat)
-    return inputs, outputs, batch
+    id_table = run.model.item_encoder.ids.weight
+    id_row = (torch.zeros_like(rows_n) if absent == "id" else rows_n).to(id_table.device)
+    inputs, outputs = graph(id_row, id_table, *flat)
+    return inputs, outputs
 
 
 def min_cosine(found_nF: npt.NDArray[np.float32], wanted_nF: npt.NDArray[np.float32]) -> float:
