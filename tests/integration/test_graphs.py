@@ -168,3 +168,14 @@ def test_no_item_table_is_a_weight_of_the_graph(
     initializers = onnx.load(path).graph.initializer
     assert initializers
     assert all(ITEMS + 1 not in numpy_helper.to_array(i).shape for i in initializers)
+
+
+def test_converting_again_gives_the_same_bytes_and_no_path_of_this_machine(
+    model: SequentialRecommender, tmp_path: Path
+) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        convert_item(model, tmp_path / name)
+    content = (tmp_path / "a.onnx").read_bytes()
+    assert content == (tmp_path / "b.onnx").read_bytes()
+    assert b"forward" not in content
+    assert str(Path(__file__).parents[2]).encode() not in content

@@ -65,7 +65,19 @@ def convert(module: nn.Module, ports: Sequence[Port], outputs: Sequence[str], pa
         logger.setLevel(level)
         assert program is not None
         program.save(str(path), external_data=False)
+    _drop_traces(path)
     _require_dynamic(describe(path), ports)
+
+
+def _drop_traces(path: Path) -> None:
+    """Remove the exporter's notes: source lines of this machine, which change the hash."""
+    model = onnx.load(path)
+    del model.metadata_props[:], model.graph.metadata_props[:]
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    for value in model.graph.value_info:
+        del value.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _dynamic_shapes(module: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
