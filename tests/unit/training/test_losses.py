@@ -2,12 +2,21 @@
 
 import math
 
+import pytest
 import torch
 
 from mmsr.training.config import LossConfig, ModelConfig
-from mmsr.training.items import ItemContent
-from mmsr.training.losses import TrainingLoss, catalogue_softmax, category_loss, info_nce
+from mmsr.training.items import ItemContent, ModalityEncoder
+from mmsr.training.losses import (
+    TrainingLoss,
+    catalogue_softmax,
+    category_loss,
+    cosine_loss,
+    info_nce,
+    sampled_softmax,
+)
 from mmsr.training.model import SequentialRecommender
+from mmsr.training.negatives import Negatives, NegativeSampler
 
 
 def test_catalogue_softmax_leaves_the_padding_row_out() -> None:
@@ -57,7 +66,9 @@ def make_loss(config: LossConfig) -> tuple[TrainingLoss, SequentialRecommender, 
     }
     present = {m: torch.ones(21, dtype=torch.bool) for m in features}
     content = ItemContent(features=features, present=present)
-    return TrainingLoss(model_config, config, 3), model.eval(), content
+    widths = {"image": 6, "text": 5, "category": 3}
+    counts = torch.arange(21)
+    return TrainingLoss(model_config, config, widths, counts), model.eval(), content
 
 
 def test_the_total_is_the_weighted_sum() -> None:
@@ -90,3 +101,84 @@ def test_targets_without_the_modality_take_no_part_in_its_loss() -> None:
     parts = loss(model, content, history, target)
     assert float(parts["image"].detach()) == 0.0
     assert float(parts["text"].detach()) > 0.0
+
+
+@pytest.mark.parametrize("kind", ["cosine", "mse"])
+def test_a_feature_loss_is_its_formula_on_the_standardised_features(kind: str) -> None:
+    loss, model, content = make_loss(
+        LossConfig(image_weight=0.0, category_weight=0.0, text_loss=kind)
+    )
+    history, target = torch.randint(1, 21, (3, 6)), torch.randint(1, 21, (3, 6))
+    content.features["text"].copy_(content.features["text"] * 3 + 1)
+    encoder = model.item_encoder.modalities["text"]
+    assert isinstance(encoder, ModalityEncoder)
+    encoder.fit_statistics(content.features["text"], content.present["text"])
+    found = float(loss(model, content, history, target)["text"].detach())
+    states = model(model.table(content).inputs_nW, history).flatten(0, 1)
+    predicted = loss.predict["text"](states)
+    wanted = (content.features["text"] - encoder.mean_F) / encoder.std_F
+    expected = 0.0
+    for p, w in zip(predicted, wanted[target.flatten()], strict=True):
+        if kind == "cosine":
+            expected += 1 - float((p @ w / (p.norm() * w.norm())).detach())
+        else:
+            expected += float(((p - w) ** 2).mean().detach())
+    assert math.isclose(found, expected / 18, rel_tol=1e-4)
+
+
+def test_the_cosine_loss_of_equal_directions_is_zero() -> None:
+    vectors = torch.randn(4, 3)
+    assert abs(float(cosine_loss(vectors, 2.5 * vectors))) < 1e-6
+    assert abs(float(cosine_loss(vectors, -vectors)) - 2) < 1e-6
+
+
+def exhaustive(items: int) -> Negatives:
+    """Every item drawn once, and expected once."""
+    return Negatives(rows_n=torch.arange(1, items + 1), log_expected_n=torch.zeros(items))
+
+
+def test_sampled_softmax_over_every_item_is_the_full_softmax() -> None:
+    torch.manual_seed(0)
+    states, outputs, target = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([1, 8, 3, 3, 5])
+    sampled = sampled_softmax(states, outputs[target], target, exhaustive(8), outputs[1:])
+    torch.testing.assert_close(sampled, catalogue_softmax(states, outputs, target))
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_the_sampled_partition_is_unbiased_whatever_the_chances(power: float) -> None:
+    """exp(loss) is the partition over the target's term: its mean over draws is the full one."""
+    torch.manual_seed(0)
+    states, outputs, target = torch.randn(1, 4), torch.randn(9, 4), torch.tensor([2])
+    counts = torch.tensor([0, 40, 1, 3, 9, 0, 20, 5, 2])
+    sampler = NegativeSampler(counts, power)
+    total = 0.0
+    for _ in range(4000):
+        drawn = sampler(8)
+        loss = sampled_softmax(states, outputs[target], target, drawn, outputs[drawn.rows_n])
+        total += math.exp(float(loss))
+    full = math.exp(float(catalogue_softmax(states, outputs, target)))
+    assert abs(total / 4000 / full - 1) < 0.05
+
+
+def test_negatives_are_drawn_by_purchases_to_the_power_and_never_padding() -> None:
+    torch.manual_seed(0)
+    sampler = NegativeSampler(torch.tensor([99, 4, 1, 0, 16]), power=0.5)
+    drawn = sampler(20_000)
+    shares = torch.bincount(drawn.rows_n, minlength=5) / 20_000
+    expected = torch.tensor([0.0, 2.0, 1.0, 1.0, 4.0]) / 8
+    torch.testing.assert_close(shares, expected, atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        drawn.log_expected_n.exp(), expected[drawn.rows_n] * 20_000, rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_step_with_sampled_softmax_trains_everything_and_skips_dropped_rows() -> None:
+    loss, model, content = make_loss(LossConfig(softmax="sampled", negatives=4))
+    history, target = torch.randint(1, 6, (4, 6)), torch.randint(1, 6, (4, 6))
+    target[:, :2] = 0
+    parts = loss(model, content, history, target)
+    parts["total"].backward()
+    gradient = model.item_encoder.ids.weight.grad
+    assert gradient is not None
+    touched = int(gradient.any(1).sum())
+    assert 5 <= touched <= 5 + 4 + 1  # items of the step, negatives, padding

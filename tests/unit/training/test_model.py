@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mmsr.training.attention import Block, FusedAttention
-from mmsr.training.config import SOURCES, ModelConfig
+from mmsr.training.config import FUSIONS, SOURCES, ModelConfig
 from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder, category_multi_hot
-from mmsr.training.model import SequentialRecommender, last_states
+from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 
 ITEMS = 30
 WIDTHS = {"image": 12, "text": 10, "category": 5}
@@ -49,9 +49,12 @@ SOURCE_SETS = [
 ]
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("sources", SOURCE_SETS)
-def test_earlier_states_do_not_see_later_items_to_the_last_bit(sources: tuple[str, ...]) -> None:
-    config = replace(CONFIG, sources=sources)
+def test_earlier_states_do_not_see_later_items_to_the_last_bit(
+    sources: tuple[str, ...], fusion: str
+) -> None:
+    config = replace(CONFIG, sources=sources, fusion=fusion, position_in_inputs=True)
     model, content = make_model(config), make_content(config)
     inputs = model.table(content).inputs_nW
     history = make_histories(4, 9)
@@ -64,11 +67,12 @@ def test_earlier_states_do_not_see_later_items_to_the_last_bit(sources: tuple[st
         assert not torch.equal(before[:, cut:], after[:, cut:])
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("sources", SOURCE_SETS)
 def test_the_last_position_alone_is_the_last_row_of_all_positions(
-    sources: tuple[str, ...],
+    sources: tuple[str, ...], fusion: str
 ) -> None:
-    config = replace(CONFIG, sources=sources)
+    config = replace(CONFIG, sources=sources, fusion=fusion, score="cosine")
     model = make_model(config)
     inputs = model.table(make_content(config)).inputs_nW
     history, length = make_histories(5, 9), torch.tensor([9, 1, 4, 8, 2])
@@ -78,8 +82,9 @@ def test_the_last_position_alone_is_the_last_row_of_all_positions(
     )
 
 
-def test_padding_and_neighbours_change_nothing() -> None:
-    model = make_model()
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_padding_and_neighbours_change_nothing(fusion: str) -> None:
+    model = make_model(replace(CONFIG, fusion=fusion))
     inputs = model.table(make_content(CONFIG)).inputs_nW
     history, length = make_histories(3, 9), torch.tensor([3, 9, 1])
     padded = torch.where(torch.arange(9) < length[:, None], history, 0)
@@ -90,26 +95,87 @@ def test_padding_and_neighbours_change_nothing() -> None:
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
 
 
-def test_fused_attention_is_the_sum_of_attentions_written_out() -> None:
-    torch.manual_seed(1)
-    sides = ("position", "image", "text", "category")
-    attention = FusedAttention(CONFIG, sides).eval()
-    x = torch.randn(2, 6, 16)
-    side = {s: torch.randn(2, 6, 8) for s in sides}
-    visible = torch.ones(6, 6, dtype=torch.bool).tril()
-    fused = attention(x, x, side, side, visible)
+SIDES = ("position", "image", "text", "category")
 
-    def heads(y: Tensor) -> Tensor:
-        return torch.stack(y.chunk(2, dim=-1), dim=1)
 
-    scores = torch.zeros(2, 2, 6, 6)
-    for source, y in {"id": x, **side}.items():
+def heads(x: Tensor) -> Tensor:
+    return torch.stack(x.chunk(2, dim=-1), dim=1)
+
+
+def written_out(
+    attention: FusedAttention, x: Tensor, sides: dict[str, Tensor], visible: Tensor
+) -> Tensor:
+    """Attention per source and its fusion, one source after the other, as the formulas stand."""
+    alone = []
+    for source, y in {"id": x, **sides}.items():
         q, k = heads(attention.query[source](y)), heads(attention.key[source](y))
-        scores += q @ k.transpose(2, 3) / math.sqrt(y.shape[-1] // 2)
-    weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
-    mixed = weights @ heads(attention.value(x))
-    written_out = attention.out(torch.cat(mixed.unbind(1), dim=-1))
-    torch.testing.assert_close(fused, written_out, atol=1e-5, rtol=0)
+        scores = q @ k.transpose(2, 3) / math.sqrt(y.shape[-1] // 2)
+        alone.append(scores.masked_fill(~visible, 0.0))
+    if attention.fusion == "sum":
+        fused = sum(alone, torch.zeros(()))
+    elif attention.fusion == "gate":
+        gates = attention.gate(attention.query["id"](x)).view(*x.shape[:2], len(alone), 2)
+        gates = gates.softmax(2).permute(2, 0, 3, 1)[..., None]
+        fused = sum((g * a for g, a in zip(gates, alone, strict=True)), torch.zeros(()))
+    else:
+        channels = torch.cat(alone, dim=1)
+        weight, bias = attention.mix.weight, attention.mix.bias
+        fused = torch.einsum("hc,bcqk->bhqk", weight, channels) + bias[:, None, None]
+    mixed = fused.masked_fill(~visible, -torch.inf).softmax(-1) @ heads(attention.value(x))
+    out: Tensor = attention.out(torch.cat(mixed.unbind(1), dim=-1))
+    return out
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fused_attention_is_its_formula_written_out(fusion: str) -> None:
+    torch.manual_seed(1)
+    attention = FusedAttention(replace(CONFIG, fusion=fusion), SIDES).eval()
+    x = torch.randn(2, 6, 16)
+    sides = {s: torch.randn(2, 6, 8) for s in SIDES}
+    visible = torch.ones(6, 6, dtype=torch.bool).tril()
+    fused = attention(x, x, sides, sides, visible)
+    expected = written_out(attention, x, sides, visible)
+    torch.testing.assert_close(fused, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_attention_weights_are_those_that_mix_the_values(fusion: str) -> None:
+    torch.manual_seed(1)
+    attention = FusedAttention(replace(CONFIG, fusion=fusion), SIDES).eval()
+    x = torch.randn(2, 6, 16)
+    sides = {s: torch.randn(2, 6, 8) for s in SIDES}
+    visible = torch.ones(6, 6, dtype=torch.bool).tril()
+    alone, fused = attention.weights(x, sides, visible)
+    assert alone.shape == (2, 5, 2, 6, 6)
+    for weights in (alone, fused):
+        torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
+        assert float(weights.detach()[..., ~visible].abs().max()) == 0.0
+    mixed = fused @ heads(attention.value(x))
+    expected = attention.out(torch.cat(mixed.unbind(1), dim=-1))
+    actual = attention(x, x, sides, sides, visible)
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+
+
+def test_gate_and_concat_begin_as_the_mean_and_the_sum_of_the_sources() -> None:
+    torch.manual_seed(2)
+    models = {f: SequentialRecommender(replace(CONFIG, fusion=f), ITEMS, WIDTHS) for f in FUSIONS}
+    x, sides = torch.randn(2, 6, 16), {s: torch.randn(2, 6, 8) for s in SIDES}
+    visible = torch.ones(6, 6, dtype=torch.bool).tril()
+    attention = {}
+    for fusion, model in models.items():
+        block = model.eval().blocks[0]
+        assert isinstance(block, Block)
+        attention[fusion] = block.attention
+        shared = models["sum"].blocks[0].state_dict()
+        block.load_state_dict(shared, strict=False)
+    total = attention["sum"](x, x, sides, sides, visible)
+    torch.testing.assert_close(attention["concat"](x, x, sides, sides, visible), total)
+    with torch.no_grad():
+        for layer in attention["sum"].query.values():
+            layer.weight /= 5  # type: ignore[operator]
+            layer.bias /= 5  # type: ignore[operator]
+    mean = attention["sum"](x, x, sides, sides, visible)
+    torch.testing.assert_close(attention["gate"](x, x, sides, sides, visible), mean)
 
 
 @pytest.mark.parametrize("source", [s for s in SOURCES if s != "id"])
@@ -150,6 +216,66 @@ def test_content_in_outputs_and_values_are_switches() -> None:
     projected = sum(full.item_encoder.content[m](x) for m, x in rows.sides.items())
     torch.testing.assert_close(rows.outputs_nD, full.item_encoder.ids.weight + projected)
     torch.testing.assert_close(rows.inputs_nW[:, :16], rows.outputs_nD)
+
+
+def test_without_the_id_source_every_id_vector_is_zero_and_stays_so() -> None:
+    config = replace(CONFIG, sources=("position", "image", "text", "category"))
+    torch.manual_seed(0)
+    model = SequentialRecommender(config, ITEMS, WIDTHS)
+    rows = model.table(make_content(config))
+    rows.outputs_nD.sum().backward()
+    ids = model.item_encoder.ids.weight
+    assert not bool(ids.any())
+    assert ids.grad is None
+    assert len(torch.unique(rows.outputs_nD, dim=0)) > ITEMS / 2
+
+
+def test_a_cosine_score_lies_within_one_over_the_temperature() -> None:
+    config = replace(CONFIG, score="cosine", score_temperature=0.1)
+    model = make_model(config)
+    rows = model.table(make_content(config))
+    history = make_histories(4, 5)
+    scores = catalogue_scores(model(rows.inputs_nW, history)[:, -1], rows.outputs_nD)
+    assert float(scores.detach().abs().max()) <= 10.0 + 1e-4
+    norms = rows.outputs_nD.norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones(ITEMS + 1))
+
+
+def test_positions_in_the_inputs_tell_equal_items_apart() -> None:
+    history = torch.tensor([[3, 3, 3, 3]])
+    for added in (False, True):
+        config = replace(CONFIG, sources=("id",), position_in_inputs=added)
+        model = make_model(config)
+        states = model(model.table(make_content(config)).inputs_nW, history)[0]
+        same = torch.allclose(states[0], states[3], atol=1e-5)
+        assert same != added
+
+
+def test_some_rows_are_those_of_the_whole_table() -> None:
+    model, content = make_model(), make_content(CONFIG)
+    rows_n = torch.tensor([0, 4, 17, 30])
+    whole, some = model.table(content), model.table(content, rows_n)
+    torch.testing.assert_close(some.inputs_nW, whole.inputs_nW[rows_n])
+    torch.testing.assert_close(some.outputs_nD, whole.outputs_nD[rows_n])
+
+
+def test_whitened_features_are_uncorrelated_and_of_unit_variance() -> None:
+    torch.manual_seed(3)
+    features = torch.randn(500, 6) @ torch.randn(6, 6) + 4
+    present = torch.arange(500) % 3 > 0
+    encoder = ModalityEncoder(6, 4, standardise=True, whiten=True)
+    encoder.fit_statistics(features, present)
+    known = encoder.standardised(features)[present]
+    torch.testing.assert_close(known.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    covariance = torch.cov(known.T, correction=0)
+    torch.testing.assert_close(covariance, torch.eye(6), atol=1e-3, rtol=0)
+
+
+def test_whitening_does_not_blow_up_a_feature_that_never_varies() -> None:
+    features = torch.cat([torch.randn(50, 2), torch.full((50, 1), 7.0)], dim=1)
+    encoder = ModalityEncoder(3, 4, standardise=True, whiten=True)
+    encoder.fit_statistics(features, torch.ones(50, dtype=torch.bool))
+    assert float(encoder.standardised(features).abs().max()) < 10
 
 
 def test_ids_and_modalities_are_dropped_in_training_only() -> None:

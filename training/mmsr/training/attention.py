@@ -1,12 +1,23 @@
-"""Attention computed per source and fused, as one attention.
+"""Attention computed per source and fused.
 
-A_s = (X_s W_q)(X_s W_k)^T / sqrt(S / heads) for every source s, F = sum_s A_s, masked, softmax,
-times values (DIF-SR eq. 4-6 with the paper's own scale per source; reconstruction of arXiv
-2405.17959). Because the sum of the products is the product of the concatenations, all sources are
-one matmul: [Q_id; Q_img; ...][K_id; K_img; ...]^T. Nothing here depends on the length.
+A_s = (X_s W_q)(X_s W_k)^T / sqrt(S / heads) for every source s, F = fuse(A_1, ..., A_M), masked,
+softmax, times values (DIF-SR eq. 4-6 with the paper's own scale per source; reconstruction of arXiv
+2405.17959). X_id is the running state, the other sources are constant over the blocks.
+
+* sum: F = sum_s A_s. The sum of products is the product of concatenations, so all sources are one
+  matmul: [Q_id; Q_img; ...][K_id; K_img; ...]^T.
+* gate: F = sum_s g_s A_s, g = softmax over the sources of a linear map of the row's id query, per
+  head. The gate folds into Q_s, so it is the same single matmul.
+* concat: a 1x1 mix over the M x H channels at each (query, key) pair; begins as the sum.
+
+DIF-SR's own gate and concat read the whole key axis before the mask and so see later items; here
+the masked pairs are taken out first. Nothing depends on the length.
 """
 
-# B batch, Q queries, L keys, D width, S side width, H heads, E = per-head width of all sources
+# B batch, Q queries, L keys, D width, S side width, H heads, M sources,
+# E = per-head width of all sources
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +27,22 @@ from mmsr.training.config import ModelConfig
 
 
 class FusedAttention(nn.Module):
-    """Sum-fused attention over the id path and the constant sources."""
+    """Attention over the id path and the constant sources."""
 
     def __init__(self, config: ModelConfig, sides: tuple[str, ...]) -> None:
         super().__init__()
-        self.heads, self.sides = config.heads, sides
-        self.dropout = config.dropout
-        widths = {"id": config.width, **dict.fromkeys(sides, config.side_width)}
-        self.query = nn.ModuleDict({s: nn.Linear(w, w) for s, w in widths.items()})
-        self.key = nn.ModuleDict({s: nn.Linear(w, w) for s, w in widths.items()})
+        self.heads, self.sides, self.fusion = config.heads, sides, config.fusion
+        self.dropout = config.attention_dropout
+        self.widths = {"id": config.width, **dict.fromkeys(sides, config.side_width)}
+        self.query = nn.ModuleDict({s: nn.Linear(w, w) for s, w in self.widths.items()})
+        self.key = nn.ModuleDict({s: nn.Linear(w, w) for s, w in self.widths.items()})
         self.value = nn.Linear(config.width, config.width)
         self.out = nn.Linear(config.width, config.width)
+        channels = len(self.widths) * self.heads
+        if self.fusion == "gate":
+            self.gate = nn.Linear(config.width, channels)
+        elif self.fusion == "concat":
+            self.mix = nn.Linear(channels, self.heads)
 
     def forward(
         self,
@@ -39,32 +55,84 @@ class FusedAttention(nn.Module):
         """Return [B, Q, D].
 
         `side_queries` [B, Q, S] and `side_keys` [B, L, S] hold one tensor a source (a first
-        dimension of 1 is broadcast); `visible` is bool, broadcastable to [B, H, Q, L].
+        dimension of 1 is broadcast); `visible` is bool, broadcastable to [B, 1, Q, L].
         """
-        q_BHQE = self._project(self.query, query_BQD, side_queries, scaled=True)
-        k_BHLE = self._project(self.key, keys_BLD, side_keys, scaled=False)
+        q_BHQE = self._queries(query_BQD, side_queries)
+        k_BHLE = torch.cat(self._parts(self.key, keys_BLD, side_keys), dim=-1)
         v_BHLD = self._heads(self.value(keys_BLD))
-        mixed_BHQD = F.scaled_dot_product_attention(
-            q_BHQE,
-            k_BHLE,
-            v_BHLD,
-            attn_mask=visible,
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1.0,
-        )
+        if self.fusion == "concat":
+            weights_BHQL = self._mixed(q_BHQE, k_BHLE, visible).softmax(-1)
+            mixed_BHQD = F.dropout(weights_BHQL, self.dropout, self.training) @ v_BHLD
+        else:
+            mixed_BHQD = F.scaled_dot_product_attention(
+                q_BHQE,
+                k_BHLE,
+                v_BHLD,
+                attn_mask=visible,
+                dropout_p=self.dropout if self.training else 0.0,
+                scale=1.0,
+            )
         out: Tensor = self.out(mixed_BHQD.transpose(1, 2).flatten(2))
         return out
 
-    def _project(
-        self, layers: nn.ModuleDict, state: Tensor, sides: dict[str, Tensor], scaled: bool
-    ) -> Tensor:
-        parts = []
-        for source, x in {"id": state, **{s: sides[s] for s in self.sides}}.items():
-            part = self._heads(layers[source](x))
-            if scaled:
-                part = part * part.shape[-1] ** -0.5
-            parts.append(part.expand(state.shape[0], -1, -1, -1))
+    def weights(
+        self, state_BLD: Tensor, sides: dict[str, Tensor], visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the attention of every source alone [B, M, H, L, L] and the fused [B, H, L, L].
+
+        For looking at, not for training: each is softmaxed over the visible keys. A gated source
+        is shown with its gate.
+        """
+        q_BHQE = self._queries(state_BLD, sides)
+        k_BHLE = torch.cat(self._parts(self.key, state_BLD, sides), dim=-1)
+        alone_BMHQL = self._per_source(q_BHQE, k_BHLE)
+        if self.fusion == "concat":
+            fused_BHQL = self._mixed(q_BHQE, k_BHLE, visible)
+        else:
+            fused_BHQL = alone_BMHQL.sum(1)
+        alone_BMHQL = alone_BMHQL.masked_fill(~visible, -torch.inf).softmax(-1)
+        return alone_BMHQL, fused_BHQL.masked_fill(~visible, -torch.inf).softmax(-1)
+
+    def begin_as_sum(self) -> None:
+        """Set the weights of the fusion to where it is the (gated: the mean) sum of the sources."""
+        if self.fusion == "gate":
+            nn.init.zeros_(self.gate.weight)
+            nn.init.zeros_(self.gate.bias)
+        elif self.fusion == "concat":
+            same_head = torch.eye(self.heads).repeat(1, len(self.widths))
+            self.mix.weight.data.copy_(same_head)
+            nn.init.zeros_(self.mix.bias)
+
+    def _queries(self, state_BQD: Tensor, sides: dict[str, Tensor]) -> Tensor:
+        parts = [q * q.shape[-1] ** -0.5 for q in self._parts(self.query, state_BQD, sides)]
+        if self.fusion == "gate":
+            gate_BQMH = self.gate(self.query["id"](state_BQD)).unflatten(-1, (-1, self.heads))
+            gates = gate_BQMH.softmax(-2).permute(2, 0, 3, 1)[..., None].unbind(0)  # [B, H, Q, 1]
+            parts = [q * g for q, g in zip(parts, gates, strict=True)]
         return torch.cat(parts, dim=-1)
+
+    def _parts(
+        self, layers: nn.ModuleDict, state: Tensor, sides: dict[str, Tensor]
+    ) -> list[Tensor]:
+        """Return each source's queries or keys, [B, H, L, its width per head]."""
+        inputs = {"id": state, **{s: sides[s] for s in self.sides}}
+        return [
+            self._heads(layers[source](x)).expand(state.shape[0], -1, -1, -1)
+            for source, x in inputs.items()
+        ]
+
+    def _per_source(self, q_BHQE: Tensor, k_BHLE: Tensor) -> Tensor:
+        """Return the unmasked A_s, [B, M, H, Q, L]."""
+        ends = [0]
+        for width in self.widths.values():
+            ends.append(ends[-1] + width // self.heads)
+        parts = [q_BHQE[..., a:b] @ k_BHLE[..., a:b].transpose(2, 3) for a, b in pairwise(ends)]
+        return torch.stack(parts, dim=1)
+
+    def _mixed(self, q_BHQE: Tensor, k_BHLE: Tensor, visible: Tensor) -> Tensor:
+        channels = self._per_source(q_BHQE, k_BHLE).flatten(1, 2).masked_fill(~visible, 0.0)
+        mixed_BQLH = self.mix(channels.movedim(1, -1))
+        return mixed_BQLH.movedim(-1, 1).masked_fill(~visible, -torch.inf)
 
     def _heads(self, x: Tensor) -> Tensor:
         split: Tensor = x.unflatten(-1, (self.heads, -1))
@@ -89,10 +157,9 @@ class Block(nn.Module):
 
     def forward(self, state_BLD: Tensor, sides: dict[str, Tensor]) -> Tensor:
         """Return the next state [B, L, D]; position i reads positions up to i only."""
-        length = state_BLD.shape[1]
-        causal = torch.ones(length, length, dtype=torch.bool, device=state_BLD.device).tril()
         normed_BLD = self.attention_norm(state_BLD)
-        mixed_BLD = self.attention(normed_BLD, normed_BLD, sides, sides, causal)
+        visible = causal_mask(state_BLD)
+        mixed_BLD = self.attention(normed_BLD, normed_BLD, sides, sides, visible)
         return self._finish(state_BLD, mixed_BLD)
 
     def last(self, state_BLD: Tensor, sides: dict[str, Tensor], length_B: Tensor) -> Tensor:
@@ -109,10 +176,20 @@ class Block(nn.Module):
         )
         return self._finish(take(state_BLD, at_B1), mixed_B1D)
 
+    def weights(self, state_BLD: Tensor, sides: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return each source's attention and the fused one; see `FusedAttention.weights`."""
+        return self.attention.weights(self.attention_norm(state_BLD), sides, causal_mask(state_BLD))
+
     def _finish(self, state: Tensor, mixed: Tensor) -> Tensor:
         state = state + self.dropout(mixed)
         out: Tensor = state + self.dropout(self.feedforward(self.feedforward_norm(state)))
         return out
+
+
+def causal_mask(state_BLD: Tensor) -> Tensor:
+    """Return bool [L, L]: position i sees positions up to i."""
+    length = state_BLD.shape[1]
+    return torch.ones(length, length, dtype=torch.bool, device=state_BLD.device).tril()
 
 
 def take(x_BLD: Tensor, at_BQ: Tensor) -> Tensor:

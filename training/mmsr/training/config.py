@@ -11,7 +11,11 @@ from mmsr.training.features.config import FeaturesConfig, features_config
 
 MODALITIES = ("image", "text", "category")
 SOURCES = ("id", "position", *MODALITIES)
-FUSIONS = ("sum",)
+FUSIONS = ("sum", "gate", "concat")
+SCORES = ("dot", "cosine")
+SOFTMAXES = ("full", "sampled")
+FEATURE_LOSSES = ("info_nce", "cosine", "mse")
+SCHEDULES = ("constant", "linear", "cosine")
 
 
 class ConfigError(MmsrError):
@@ -21,6 +25,10 @@ class ConfigError(MmsrError):
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{key} = {value!r}; expected one of: {', '.join(choices)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,20 +43,31 @@ class ModelConfig:
     feedforward_width: int = 128
     max_length: int = 50  # history items
     fusion: str = "sum"
+    position_in_inputs: bool = False  # positions are added to the input vectors too, as in SASRec
     content_in_values: bool = True  # projected content is added to the id in the input vectors
     content_in_outputs: bool = True  # ... and in the output vectors: cold items can be ranked
+    whiten: bool = False  # decorrelate image and text features, instead of only scaling them
+    score: str = "dot"  # of state and output vector; cosine divides by their lengths
+    score_temperature: float = 0.05  # of the cosine score
     dropout: float = 0.2
+    attention_dropout: float = 0.2
     modality_dropout: float = 0.1  # chance that an item lacks a modality for one step
     id_dropout: float = 0.1  # chance that an item is unknown by id for one step
 
     def __post_init__(self) -> None:
         unknown = [s for s in self.sources if s not in SOURCES]
         _require(not unknown, f"[model] sources: unknown {unknown}; known: {', '.join(SOURCES)}")
-        _require("id" in self.sources, "[model] sources must contain 'id'")
-        _require(len(set(self.sources)) == len(self.sources), "[model] sources: one stands twice")
         _require(
-            self.fusion in FUSIONS,
-            f"[model] fusion = {self.fusion!r}; expected one of: {', '.join(FUSIONS)}",
+            "id" in self.sources or self._content_everywhere(),
+            "[model] sources without 'id' need image, text or category, and both content_in_values "
+            "and content_in_outputs: nothing else would tell the items apart",
+        )
+        _require(len(set(self.sources)) == len(self.sources), "[model] sources: one stands twice")
+        _require_choice("[model] fusion", self.fusion, FUSIONS)
+        _require_choice("[model] score", self.score, SCORES)
+        _require(
+            self.score_temperature > 0,
+            f"[model] score_temperature = {self.score_temperature}; expected above 0",
         )
         for name in ("width", "side_width", "blocks", "heads", "feedforward_width", "max_length"):
             value = getattr(self, name)
@@ -62,9 +81,12 @@ class ModelConfig:
         _require(
             self.max_length >= 4, f"[model] max_length = {self.max_length}; expected 4 or more"
         )
-        for name in ("dropout", "modality_dropout", "id_dropout"):
+        for name in ("dropout", "attention_dropout", "modality_dropout", "id_dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")
+
+    def _content_everywhere(self) -> bool:
+        return bool(self.modalities) and self.content_in_values and self.content_in_outputs
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -74,23 +96,39 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Weights of the auxiliary losses (0 leaves one out) beside the softmax over the catalogue."""
+    """The softmax over the catalogue and the auxiliary losses (weight 0 leaves one out)."""
 
+    softmax: str = "full"
+    negatives: int = 1024  # of the sampled softmax, drawn each step, shared by all its positions
+    negatives_power: float = 0.5  # they are drawn by purchases ** power; 0 is uniform
+    image_loss: str = "info_nce"
+    text_loss: str = "info_nce"
     image_weight: float = 0.1
     text_weight: float = 0.1
     category_weight: float = 1.0  # of the mean binary cross-entropy over categories
     temperature: float = 0.1  # of the image and text InfoNCE
-    sampled_positions: int = 1024  # positions a step that the InfoNCE losses look at, at most
+    sampled_positions: int = 1024  # positions a step that image and text losses look at, at most
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            _require(value >= 0, f"[loss] {item.name} = {value}; expected at least 0")
-        _require(self.temperature > 0, "[loss] temperature must be above 0")
+        _require_choice("[loss] softmax", self.softmax, SOFTMAXES)
+        _require_choice("[loss] image_loss", self.image_loss, FEATURE_LOSSES)
+        _require_choice("[loss] text_loss", self.text_loss, FEATURE_LOSSES)
+        names = ("negatives_power", "image_weight", "text_weight", "category_weight")
+        for name in names:
+            value = getattr(self, name)
+            _require(value >= 0, f"[loss] {name} = {value}; expected at least 0")
+        for name in ("negatives", "sampled_positions"):
+            value = getattr(self, name)
+            _require(value >= 1, f"[loss] {name} = {value}; expected at least 1")
+        _require(self.temperature > 0, f"[loss] temperature = {self.temperature}; expected above 0")
 
     def weight(self, modality: str) -> float:
         """Return the weight of a modality's loss."""
         return float(getattr(self, f"{modality}_weight"))
+
+    def kind(self, modality: str) -> str:
+        """Return which loss a modality has."""
+        return "bce" if modality == "category" else str(getattr(self, f"{modality}_loss"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +138,10 @@ class FitConfig:
     epochs: int = 50
     batch_size: int = 128  # histories
     learning_rate: float = 1e-3
-    weight_decay: float = 0.0
+    weight_decay: float = 0.0  # decoupled from the gradient (AdamW)
+    warmup_steps: int = 0  # the learning rate rises to its value over so many steps
+    schedule: str = "constant"  # after that; linear and cosine fall to 0 at the last epoch's end
+    average_decay: float = 0.0  # of the running average of the weights that is kept; 0: none
     clip_norm: float = 5.0
     patience: int = 5  # epochs without a better validation NDCG@10 before it stops
     seed: int = 0
@@ -112,6 +153,15 @@ class FitConfig:
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             _require(value > 0, f"[fit] {name} = {value}; expected above 0")
+        _require_choice("[fit] schedule", self.schedule, SCHEDULES)
+        _require(
+            0 <= self.average_decay < 1,
+            f"[fit] average_decay = {self.average_decay}; expected 0 <= average_decay < 1",
+        )
+        _require(
+            self.warmup_steps >= 0,
+            f"[fit] warmup_steps = {self.warmup_steps}; expected at least 0",
+        )
         _require(self.weight_decay >= 0, "[fit] weight_decay must not be negative")
         _require(self.seed >= 0, "[fit] seed must not be negative")
 

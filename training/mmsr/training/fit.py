@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.files import atomic_path
+from mmsr.training.average import WeightAverage
 from mmsr.training.batches import Batch, Windows, batch_count, epoch_batches, training_windows
 from mmsr.training.checkpoint import (
     Progress,
@@ -29,6 +31,7 @@ from mmsr.training.items import ItemContent, ModalityEncoder
 from mmsr.training.losses import TrainingLoss
 from mmsr.training.metrics import summarise
 from mmsr.training.model import SequentialRecommender
+from mmsr.training.schedule import learning_rate
 from mmsr.training.split import LeaveOneOut
 
 ADAM_BETAS = (0.9, 0.98)  # as SASRec's code
@@ -54,7 +57,8 @@ class Trainer:
     info: RunInfo
     model: SequentialRecommender
     loss: TrainingLoss
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.AdamW
+    average: WeightAverage | None
     content: ItemContent
     split: LeaveOneOut
     windows: Windows
@@ -66,34 +70,45 @@ class Trainer:
         while self.progress.epoch < config.epochs:
             if self.progress.epochs_without_gain() >= config.patience:
                 break
-            line = self._epoch(hooks)
-            self._record(line)
-            model = self.model.state_dict()
-            save_checkpoint(folder, model, self._training_state(), self.progress)
+            line = self._train(hooks)
+            training = self._training_state()
+            with self.average.applied() if self.average else nullcontext():
+                line |= self._validate()
+                self._record(line)
+                save_checkpoint(folder, self.model.state_dict(), training, self.progress)
             _write_log(folder / "log.csv", self.progress.log)
             hooks.epoch(line)
         return self.progress
 
-    def _epoch(self, hooks: Hooks) -> dict[str, float]:
+    def _train(self, hooks: Hooks) -> dict[str, float]:
         config = self.info.recipe.fit
         steps = batch_count(self.windows, config.batch_size)
+        first = self.progress.epoch * steps
         began = time.perf_counter()
         total = 0.0
         self.model.train()
         batches = epoch_batches(self.windows, config.batch_size, config.seed, self.progress.epoch)
-        for done, batch in enumerate(batches, start=1):
+        for done, batch in enumerate(batches):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(config, first + done, steps)
             total += self._step(batch)
-            hooks.step(done, steps, total / done)
-        trained = time.perf_counter()
-        found = model_ranks(self.model, self.content, self.split, "validation")
-        metrics = summarise(found["masked"])
+            if self.average is not None:
+                self.average.update(first + done)
+            hooks.step(done + 1, steps, total / (done + 1))
         return {
             "epoch": self.progress.epoch + 1,
             "loss": total / steps,
+            "train_s": round(time.perf_counter() - began, 3),
+        }
+
+    def _validate(self) -> dict[str, float]:
+        began = time.perf_counter()
+        found = model_ranks(self.model, self.content, self.split, "validation")
+        metrics = summarise(found["masked"])
+        return {
             "validation.masked.ndcg@10": metrics["ndcg@10"],
             "validation.masked.recall@10": metrics["recall@10"],
-            "train_s": round(trained - began, 3),
-            "validate_s": round(time.perf_counter() - trained, 3),
+            "validate_s": round(time.perf_counter() - began, 3),
         }
 
     def _step(self, batch: Batch) -> float:
@@ -133,6 +148,9 @@ class Trainer:
     def _training_state(self) -> dict[str, Tensor]:
         tensors = {RNG_KEY: torch.get_rng_state()}
         tensors |= {f"loss.{name}": value for name, value in self.loss.state_dict().items()}
+        if self.average is not None:  # the model that is saved is the averaged one
+            current = self.average.current
+            tensors |= {f"current.{name}": p.detach().clone() for name, p in current.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam.{index}.{name}": value for name, value in state.items()}
         if torch.cuda.is_available():
@@ -147,6 +165,8 @@ class Trainer:
         self.progress = load_progress(folder)
         loss = {k.removeprefix("loss."): v for k, v in tensors.items() if k.startswith("loss.")}
         load_weights(self.loss, loss, folder)
+        if self.average is not None:
+            self._restore_average(tensors)
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("adam."):
@@ -156,6 +176,13 @@ class Trainer:
         torch.set_rng_state(tensors[RNG_KEY])
         if torch.cuda.is_available() and "rng.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+    @torch.no_grad()
+    def _restore_average(self, tensors: dict[str, Tensor]) -> None:
+        assert self.average is not None
+        for name, parameter in self.average.current.items():
+            self.average.averaged[name].copy_(parameter)
+            parameter.copy_(tensors[f"current.{name}"])
 
 
 def build_trainer(
@@ -168,10 +195,11 @@ def build_trainer(
     for modality, encoder in model.item_encoder.modalities.items():
         assert isinstance(encoder, ModalityEncoder)
         encoder.fit_statistics(content.features[modality], content.present[modality])
-    loss = TrainingLoss(recipe.model, recipe.loss, info.feature_widths.get("category", 1))
+    counts_N = torch.from_numpy(split.train_counts(info.items))
+    loss = TrainingLoss(recipe.model, recipe.loss, info.feature_widths, counts_N)
     model, loss = model.to(device), loss.to(device)
-    parameters = [*model.parameters(), *loss.parameters()]
-    optimizer = torch.optim.Adam(
+    parameters = [p for p in (*model.parameters(), *loss.parameters()) if p.requires_grad]
+    optimizer = torch.optim.AdamW(
         parameters,
         lr=recipe.fit.learning_rate,
         betas=ADAM_BETAS,
@@ -183,12 +211,15 @@ def build_trainer(
             "no user has two interactions to train on once the held-out ones are taken away; "
             "more interactions per user are needed"
         )
+    decay = recipe.fit.average_decay
     return Trainer(
         info=info,
         model=model,
         loss=loss,
         optimizer=optimizer,
-        content=move_content(content, device),
+        average=WeightAverage(model, decay) if decay else None,
+        # Standardised by the statistics that the model holds now: once, not at every step.
+        content=model.item_encoder.standardised(move_content(content, device)),
         split=split,
         windows=windows,
         progress=Progress(),

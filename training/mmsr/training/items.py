@@ -6,9 +6,10 @@ can be computed once at export and again, item by item, while serving.
 
 # n items of one call, D width, S side width, F features of a modality, C categories
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsr.training.config import ModelConfig
@@ -16,6 +17,7 @@ from mmsr.training.config import ModelConfig
 INIT_STD = 0.02  # as BERT and DIF-SR
 CONTENT_STD = 0.1  # content begins louder than the ids, which have yet to learn anything
 MIN_STD = 1e-6  # a constant feature is only centred
+MIN_VARIANCE = 1e-4  # of the largest: directions with less are not blown up by whitening
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +26,12 @@ class ItemContent:
 
     features: dict[str, Tensor]  # image, text: float32 [n, F]; category: multi-hot [n, C]
     present: dict[str, Tensor]  # bool [n]; false: the item lacks the modality
+    standardised: bool = False  # whether the features went through `ItemEncoder.standardised`
 
     def rows(self, rows_n: Tensor) -> "ItemContent":
         """Return the content of some items only."""
-        return ItemContent(
+        return replace(
+            self,
             features={m: x[rows_n] for m, x in self.features.items()},
             present={m: p[rows_n] for m, p in self.present.items()},
         )
@@ -45,55 +49,75 @@ class ItemRows:
 class ModalityEncoder(nn.Module):
     """Frozen features of one modality -> [n, S]; a learned vector where it is missing.
 
-    E_s = x W + b on standardised features (image, text), multi-hot(c) M (category; DIF-SR section
-    3.2, with M trained).
+    E_s = x W + b on standardised or whitened features (image, text), multi-hot(c) M (category;
+    DIF-SR section 3.2, with M trained).
     """
 
     mean_F: Tensor
     std_F: Tensor
+    whiten_FF: Tensor
 
-    def __init__(self, features: int, side_width: int, standardise: bool) -> None:
+    def __init__(self, features: int, side_width: int, standardise: bool, whiten: bool) -> None:
         super().__init__()
-        self.standardise = standardise
+        self.standardise, self.whiten = standardise, standardise and whiten
         self.project = nn.Linear(features, side_width, bias=standardise)
         self.missing_S = nn.Parameter(torch.zeros(side_width))
         self.register_buffer("mean_F", torch.zeros(features))
-        self.register_buffer("std_F", torch.ones(features))
+        if self.whiten:
+            self.register_buffer("whiten_FF", torch.eye(features))
+        else:
+            self.register_buffer("std_F", torch.ones(features))
         # Standardised features have unit variance, a multi-hot a few ones: either way the
         # projected vectors begin with entries of about CONTENT_STD.
         fan_in = features if standardise else 1
         nn.init.normal_(self.project.weight, std=CONTENT_STD / fan_in**0.5)
 
     def fit_statistics(self, features_nF: Tensor, present_n: Tensor) -> None:
-        """Learn mean and deviation of the features from the items that have them."""
+        """Learn mean and deviation (or covariance) from the items that have the modality."""
         if not self.standardise or not bool(present_n.any()):
             return
         known = features_nF[present_n].double()
         self.mean_F.copy_(known.mean(0))
-        self.std_F.copy_(known.std(0, correction=0).clamp_min(MIN_STD))
+        if self.whiten:
+            variances, directions_FF = torch.linalg.eigh(torch.cov(known.T, correction=0))
+            floor = max(float(variances.max()) * MIN_VARIANCE, MIN_STD**2)
+            self.whiten_FF.copy_(directions_FF / variances.clamp_min(floor).sqrt())
+        else:
+            self.std_F.copy_(known.std(0, correction=0).clamp_min(MIN_STD))
 
-    def forward(self, features_nF: Tensor, present_n: Tensor) -> Tensor:
+    def standardised(self, features_nF: Tensor) -> Tensor:
+        """Return the features with zero mean and unit variance, uncorrelated if whitened."""
+        if not self.standardise:
+            return features_nF
+        centred_nF = features_nF - self.mean_F
+        return centred_nF @ self.whiten_FF if self.whiten else centred_nF / self.std_F
+
+    def forward(self, standardised_nF: Tensor, present_n: Tensor) -> Tensor:
         """Return [n, S]."""
-        if self.standardise:
-            features_nF = (features_nF - self.mean_F) / self.std_F
-        return torch.where(present_n[:, None], self.project(features_nF), self.missing_S)
+        return torch.where(present_n[:, None], self.project(standardised_nF), self.missing_S)
 
 
 class ItemEncoder(nn.Module):
     """Item ids and content -> table rows.
 
     Row 0 of the id table is padding in a sequence, and for an item it means "unknown by id": the
-    vector that an item without trained id gets, learned through id dropout.
+    vector that an item without trained id gets, learned through id dropout. Without the id source
+    the whole table is zero and stays so.
     """
 
     def __init__(self, config: ModelConfig, items: int, feature_widths: dict[str, int]) -> None:
         super().__init__()
         self.config = config
         self.ids = nn.Embedding(items + 1, config.width)
-        nn.init.normal_(self.ids.weight, std=INIT_STD)
+        if "id" in config.sources:
+            nn.init.normal_(self.ids.weight, std=INIT_STD)
+        else:
+            nn.init.zeros_(self.ids.weight)
+            self.ids.weight.requires_grad_(False)
+        side, whiten = config.side_width, config.whiten
         self.modalities = nn.ModuleDict(
             {
-                m: ModalityEncoder(feature_widths[m], config.side_width, m != "category")
+                m: ModalityEncoder(feature_widths[m], side, m != "category", whiten)
                 for m in config.modalities
             }
         )
@@ -101,8 +125,18 @@ class ItemEncoder(nn.Module):
             {m: nn.Linear(config.side_width, config.width, bias=False) for m in config.modalities}
         )
 
+    def standardised(self, content: ItemContent) -> ItemContent:
+        """Return the content as the projections read it; done once, it need not be done a step."""
+        if content.standardised:
+            return content
+        features = {
+            m: encoder.standardised(content.features[m]) for m, encoder in self.modalities.items()
+        }
+        return replace(content, features=features, standardised=True)
+
     def forward(self, id_nD: Tensor, content: ItemContent) -> ItemRows:
         """Combine id vectors [n, D] with content; n is any number of items."""
+        content = self.standardised(content)
         sides = {
             m: encoder(content.features[m], content.present[m])
             for m, encoder in self.modalities.items()
@@ -114,24 +148,26 @@ class ItemEncoder(nn.Module):
                 inputs_nD = id_nD + content_nD
             if self.config.content_in_outputs:
                 outputs_nD = id_nD + content_nD
+        if self.config.score == "cosine":
+            outputs_nD = F.normalize(outputs_nD, dim=1)
         return ItemRows(
             inputs_nW=torch.cat([inputs_nD, *sides.values()], dim=1),
             outputs_nD=outputs_nD,
             sides=sides,
         )
 
-    def table(self, content: ItemContent) -> ItemRows:
-        """Return the rows of the whole catalogue, row 0 (padding) first.
+    def table(self, content: ItemContent, rows_n: Tensor | None = None) -> ItemRows:
+        """Return the rows of the whole catalogue, row 0 (padding) first, or of `rows_n` only.
 
         In training, ids and modalities are dropped per item, so that their absence is learned.
         """
         id_nD = self.ids.weight
+        if rows_n is not None:
+            id_nD, content = self.ids(rows_n), content.rows(rows_n)
         if self.training:
             id_nD = self._drop_ids(id_nD)
-            content = ItemContent(
-                features=content.features,
-                present={m: self._drop_modality(p) for m, p in content.present.items()},
-            )
+            present = {m: self._drop_modality(p) for m, p in content.present.items()}
+            content = replace(content, present=present)
         rows: ItemRows = self(id_nD, content)
         return rows
 
@@ -139,7 +175,7 @@ class ItemEncoder(nn.Module):
         if self.config.id_dropout == 0:
             return id_nD
         drop_n = torch.rand(len(id_nD), 1, device=id_nD.device) < self.config.id_dropout
-        return torch.where(drop_n, id_nD[:1], id_nD)
+        return torch.where(drop_n, self.ids.weight[:1], id_nD)
 
     def _drop_modality(self, present_n: Tensor) -> Tensor:
         if self.config.modality_dropout == 0:

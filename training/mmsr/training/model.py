@@ -24,6 +24,8 @@ class SequentialRecommender(nn.Module):
         self.sides = tuple(s for s in config.sources if s != "id")
         if "position" in config.sources:
             self.positions = nn.Embedding(config.max_length, config.side_width)
+        if config.position_in_inputs:
+            self.input_positions = nn.Embedding(config.max_length, config.width)
         self.input_norm = nn.LayerNorm(config.width)
         self.blocks = nn.ModuleList(Block(config, self.sides) for _ in range(config.blocks))
         self.output_norm = nn.LayerNorm(config.width)
@@ -35,8 +37,7 @@ class SequentialRecommender(nn.Module):
         state_BLD, sides = self.embed(inputs_NW, history_BL)
         for block in self.blocks:
             state_BLD = block(state_BLD, sides)
-        out: Tensor = self.output_norm(state_BLD)
-        return out
+        return self._output(state_BLD)
 
     def last(self, inputs_NW: Tensor, history_BL: Tensor, length_B: Tensor) -> Tensor:
         """Return the state after the last item alone, [B, D]: what serving computes."""
@@ -46,8 +47,7 @@ class SequentialRecommender(nn.Module):
         final = self.blocks[-1]
         assert isinstance(final, Block)
         state_B1D = final.last(state_BLD, sides, length_B)
-        out: Tensor = self.output_norm(state_B1D)[:, 0]
-        return out
+        return self._output(state_B1D[:, 0])
 
     def embed(self, inputs_NW: Tensor, history_BL: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the first running state [B, L, D] and each other source's vectors [B, L, S]."""
@@ -57,20 +57,33 @@ class SequentialRecommender(nn.Module):
         sides = dict(zip(self.config.modalities, parts[1:], strict=True))
         if "position" in self.sides:
             sides["position"] = self.positions.weight[: history_BL.shape[1]][None]
-        return self.dropout(self.input_norm(parts[0])), sides
+        state_BLD = parts[0]
+        if self.config.position_in_inputs:
+            state_BLD = state_BLD + self.input_positions.weight[: history_BL.shape[1]]
+        return self.dropout(self.input_norm(state_BLD)), sides
 
-    def table(self, content: ItemContent) -> ItemRows:
-        """Return the table rows of the whole catalogue, row 0 (padding) first."""
-        return self.item_encoder.table(content)
+    def table(self, content: ItemContent, rows_n: Tensor | None = None) -> ItemRows:
+        """Return the table rows of the whole catalogue, row 0 (padding) first, or of some rows."""
+        return self.item_encoder.table(content, rows_n)
+
+    def _output(self, state: Tensor) -> Tensor:
+        """Return what is multiplied with the output vectors; its last dimension is D."""
+        out: Tensor = self.output_norm(state)
+        if self.config.score == "cosine":
+            out = nn.functional.normalize(out, dim=-1) / self.config.score_temperature
+        return out
 
     def _initialise(self) -> None:
         for block in self.blocks:
+            assert isinstance(block, Block)
             for module in block.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=INIT_STD)
                     nn.init.zeros_(module.bias)
-        if "position" in self.sides:
-            nn.init.normal_(self.positions.weight, std=INIT_STD)
+            block.attention.begin_as_sum()
+        for name in ("positions", "input_positions"):
+            if hasattr(self, name):
+                nn.init.normal_(getattr(self, name).weight, std=INIT_STD)
 
 
 def states_at_targets(state_BLD: Tensor, target_BL: Tensor) -> tuple[Tensor, Tensor]:

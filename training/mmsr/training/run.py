@@ -136,12 +136,15 @@ def _require_same(before: RunInfo, now: RunInfo, run: Path) -> None:
     if changed:
         raise RunError(
             f"{run} was begun with another recipe (differs in {', '.join(changed)}); only [fit] "
-            "epochs and patience may change on --resume; name a new --out to train anew"
+            "patience, and with a constant schedule epochs, may change on --resume; name a new "
+            "--out to train anew"
         )
 
 
 def _changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    length = {"epochs": before.fit.epochs, "patience": before.fit.patience}
+    length = {"patience": before.fit.patience}
+    if before.fit.schedule == "constant":  # the others end with the last epoch
+        length["epochs"] = before.fit.epochs
     same_length = replace(now, fit=replace(now.fit, **length))
     return [
         f"[{table}] {key}"

@@ -1,0 +1,41 @@
+"""Draws the negatives of the sampled softmax. Knows nothing of models."""
+
+# N items, n negatives
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Negatives:
+    """Rows drawn for one step, with replacement."""
+
+    rows_n: Tensor  # int64 [n]
+    log_expected_n: Tensor  # float32 [n], log(n q): how often such a draw is expected to be made
+
+
+class NegativeSampler(nn.Module):
+    """Draws rows 1..N with chances proportional to max(1, purchases) ** power."""
+
+    chance_N: Tensor
+    cumulative_N: Tensor
+
+    def __init__(self, counts_N: Tensor, power: float) -> None:
+        """`counts_N` [N + 1] says how often each row was bought; row 0 is never drawn."""
+        super().__init__()
+        chance_N = counts_N.double().clamp_min(1) ** power
+        chance_N[0] = 0
+        chance_N /= chance_N.sum()
+        self.register_buffer("chance_N", chance_N, persistent=False)
+        self.register_buffer("cumulative_N", chance_N.cumsum(0), persistent=False)
+
+    def forward(self, negatives: int) -> Negatives:
+        """Draw; costs negatives x log N whatever N is."""
+        cumulative_N = self.cumulative_N
+        at_n = torch.rand(negatives, dtype=torch.float64, device=cumulative_N.device)
+        rows_n = torch.searchsorted(cumulative_N, at_n * cumulative_N[-1], right=True)
+        rows_n = rows_n.clamp_max(len(cumulative_N) - 1)
+        expected_n = self.chance_N[rows_n] * negatives
+        return Negatives(rows_n=rows_n, log_expected_n=expected_n.log().float())
