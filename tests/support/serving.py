@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+PROGRAM = ("-m", "mmsr.engine.cli")
 PATIENCE_S = 120.0  # the machine may be busy with other things
 
 
@@ -72,9 +73,9 @@ class Served:
         return self.end()
 
 
-def start(root: Path, *flags: str) -> Served:
+def start(root: Path, *flags: str, program: Sequence[str] = PROGRAM) -> Served:
     """Start a server of `root` on a free port."""
-    command = [sys.executable, "-m", "mmsr.engine.cli", "--repository", str(root)]
+    command = [sys.executable, *program, "--repository", str(root)]
     if "--port" not in flags:
         flags = (*flags, "--port", "0")
     return Served(subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True))

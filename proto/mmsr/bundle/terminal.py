@@ -12,6 +12,7 @@ EXTRA_OF_MODULE = {
     "torchvision": "training",
     "transformers": "training",
     "safetensors": "training",
+    "matplotlib": "training",
     "PIL": "engine",
     "grpc": "engine",
     "grpc_health": "engine",

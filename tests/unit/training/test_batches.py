@@ -1,19 +1,26 @@
-"""Splits, windows and batches: every position once, nothing held out leaks in."""
+"""Windows and batches: every position once. What they must not hold: test_split.py."""
 
 from collections import Counter
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from support.sequences import dataset_of
 
 from mmsr.training.batches import epoch_batches, pad_histories, training_windows
-from mmsr.training.split import LeaveOneOut
+from mmsr.training.config import SplitConfig
+from mmsr.training.split import Split, make_split
 
 
-def make_split(lengths: list[int]) -> LeaveOneOut:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    items = np.arange(1, offsets[-1] + 1, dtype=np.int32)  # every interaction its own item
-    return LeaveOneOut(items_T=items, offsets=offsets)
+def split_of(lengths: list[int]) -> Split:
+    """Split users of these lengths and one that can be evaluated; every interaction is an item."""
+    ends = np.cumsum([*lengths, 3])
+    return make_split(
+        dataset_of(
+            [list(range(end - n + 1, end + 1)) for n, end in zip([*lengths, 3], ends, strict=True)]
+        ),
+        SplitConfig(),
+    )
 
 
 lengths = st.lists(st.integers(0, 23), min_size=1, max_size=12)
@@ -23,7 +30,7 @@ lengths = st.lists(st.integers(0, 23), min_size=1, max_size=12)
 def test_every_training_position_but_the_first_is_a_target_exactly_once(
     users: list[int], max_length: int
 ) -> None:
-    split = make_split(users)
+    split = split_of(users)
     windows = training_windows(split, max_length)
     seen: Counter[int] = Counter()
     for batch in epoch_batches(windows, 4, seed=1, epoch=0):
@@ -35,37 +42,13 @@ def test_every_training_position_but_the_first_is_a_target_exactly_once(
         seen.update(batch.target_BL[real].tolist())
     expected: Counter[int] = Counter()
     for user in range(split.users):
-        start, end = int(split.offsets[user]), int(split.train_end()[user])
+        start, end = int(split.offsets[user]), int(split.train_end_U[user])
         expected.update(split.items_T[start + 1 : end].tolist())
     assert seen == expected
 
 
-@given(lengths)
-def test_held_out_items_are_never_trained_on(users: list[int]) -> None:
-    split = make_split(users)
-    held_out = {
-        split.target(int(u), part) for u in split.evaluated() for part in ("validation", "test")
-    }
-    for batch in epoch_batches(training_windows(split, 5), 3, seed=0, epoch=0):
-        assert not held_out & set(batch.history_BL.ravel().tolist())
-        assert not held_out & set(batch.target_BL.ravel().tolist())
-    counts = split.train_counts(len(split.items_T))
-    assert not any(counts[row] for row in held_out)
-    assert counts.sum() == len(split.items_T) - len(held_out)
-
-
-def test_the_history_of_a_part_ends_right_before_its_target() -> None:
-    split = make_split([5, 2, 3])
-    assert split.evaluated().tolist() == [0, 2]
-    assert split.history(0, "validation").tolist() == [1, 2, 3]
-    assert split.target(0, "validation") == 4
-    assert split.history(0, "test").tolist() == [1, 2, 3, 4]
-    assert split.target(0, "test") == 5
-    assert split.train_end().tolist() == [3, 7, 8]
-
-
 def test_the_order_follows_from_seed_and_epoch_alone() -> None:
-    windows = training_windows(make_split([9] * 40), 4)
+    windows = training_windows(split_of([9] * 40), 4)
 
     def order(seed: int, epoch: int) -> list[list[int]]:
         return [b.history_BL[:, 0].tolist() for b in epoch_batches(windows, 8, seed, epoch)]

@@ -39,7 +39,7 @@ def test_an_empty_recipe_is_the_default() -> None:
         ("[fit]\nlearning_rate = 0", r"learning_rate = 0.0; expected above 0"),
         ("[model]\nwidth = 63", r"width = 63 is not a multiple of heads = 2"),
         ("[model]\ndropout = 1.0", r"dropout = 1.0; expected 0 <= dropout < 1"),
-        ("[model]\nsources = ['image']", "must contain 'id'"),
+        ("[model]\nsources = ['position']", "without 'id' need image, text or category"),
         ("[model]\nsources = ['id', 'smell']", r"unknown \['smell'\]; known: id, position"),
         ("[model]\nsources = ['id', 'id']", "one stands twice"),
         ("[model]\nfusion = 'max'", "fusion = 'max'; expected one of: sum"),

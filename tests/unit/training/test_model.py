@@ -172,8 +172,8 @@ def test_gate_and_concat_begin_as_the_mean_and_the_sum_of_the_sources() -> None:
     torch.testing.assert_close(attention["concat"](x, x, sides, sides, visible), total)
     with torch.no_grad():
         for layer in attention["sum"].query.values():
-            layer.weight /= 5  # type: ignore[operator]
-            layer.bias /= 5  # type: ignore[operator]
+            for parameter in layer.parameters():
+                parameter.div_(5)
     mean = attention["sum"](x, x, sides, sides, visible)
     torch.testing.assert_close(attention["gate"](x, x, sides, sides, visible), mean)
 

@@ -131,7 +131,7 @@ class FusedAttention(nn.Module):
 
     def _mixed(self, q_BHQE: Tensor, k_BHLE: Tensor, visible: Tensor) -> Tensor:
         channels = self._per_source(q_BHQE, k_BHLE).flatten(1, 2).masked_fill(~visible, 0.0)
-        mixed_BQLH = self.mix(channels.movedim(1, -1))
+        mixed_BQLH: Tensor = self.mix(channels.movedim(1, -1))
         return mixed_BQLH.movedim(-1, 1).masked_fill(~visible, -torch.inf)
 
     def _heads(self, x: Tensor) -> Tensor:

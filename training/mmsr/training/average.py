@@ -20,6 +20,12 @@ class WeightAverage:
         self.averaged = {n: p.detach().clone() for n, p in self.current.items()}
 
     @torch.no_grad()
+    def reset(self) -> None:
+        """Begin again from the weights as they are."""
+        for name, parameter in self.current.items():
+            self.averaged[name].copy_(parameter)
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the weights after a step (0 is the first of the whole training)."""
         keep = min(self.decay, (1 + step) / (10 + step))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.training.split import LeaveOneOut
+from mmsr.training.split import Split
 
 POOL_BATCHES = 50  # batches that are sorted by length together, so that each pads little
 
@@ -36,12 +36,12 @@ class Batch:
     target_BL: npt.NDArray[np.int64]
 
 
-def training_windows(split: LeaveOneOut, max_length: int) -> Windows:
+def training_windows(split: Split, max_length: int) -> Windows:
     """Cut every user's training part into windows of at most max_length inputs.
 
     They are cut from the end, so that the newest window is whole; each position is a target once.
     """
-    first_U, last_U = split.offsets[:-1], split.train_end()
+    first_U, last_U = split.offsets[:-1], split.train_end_U
     pieces_U = np.maximum(-(-(last_U - first_U - 1) // max_length), 0)
     user_K = np.repeat(np.arange(split.users), pieces_U)
     # How many windows lie after this one, of the same user.

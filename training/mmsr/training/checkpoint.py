@@ -3,9 +3,11 @@
 RUN/run.json                        recipe, data and features that the run was begun with
 RUN/checkpoint.json                 which checkpoint is the last, which the best
 RUN/checkpoints/epoch-0007/         model.safetensors, training.safetensors, state.json
+RUN/names.parquet                   what the rows of the id table and of the categories stand for
 RUN/log.csv, RUN/evaluation.json    one line an epoch; the metrics of `mmsr-train evaluate`
 """
 
+import csv
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -18,14 +20,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmsr.bundle.errors import MmsrError
-from mmsr.bundle.files import read_json, sync_directory, write_json
+from mmsr.bundle.files import atomic_path, read_json, sha256_file, sync_directory, write_json
 from mmsr.training.config import Recipe, parse_recipe, recipe_to_dict
 
 RUN_FORMAT = 1
+VALIDATION_NDCG = "validation.masked.ndcg@10"
 
 
 class RunError(MmsrError):
     """A run's folder is missing, damaged or not what the command expects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRef:
+    """A checkpoint that another run is made from."""
+
+    run: str  # absolute
+    checkpoint: str  # the name of its folder
+    epoch: int
+    sha256: str  # of its model.safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +53,9 @@ class RunInfo:
     features: dict[str, Any]  # encoder spec per modality
     content_hashes: dict[str, str]  # of the features themselves, per modality
     feature_widths: dict[str, int]
-    provenance: dict[str, Any]  # versions, commit, machine
+    provenance: dict[str, Any]  # versions, commit, machine, and what the training cost
+    init_from: RunRef | None = None  # whose weights it begins with
+    selected_by: RunRef | None = None  # a final run: trained on all, as long as this one was best
 
 
 @dataclass(kw_only=True)
@@ -51,6 +66,15 @@ class Progress:
     best_epoch: int = 0
     best_ndcg: float = -1.0
     log: list[dict[str, float]] = field(default_factory=list)
+
+    def add(self, line: dict[str, float]) -> None:
+        """Take in an epoch; without validation, the last one is the best."""
+        self.epoch += 1
+        self.log.append(line)
+        ndcg = line.get(VALIDATION_NDCG)
+        if ndcg is None or ndcg > self.best_ndcg:
+            self.best_ndcg = self.best_ndcg if ndcg is None else ndcg
+            self.best_epoch = self.epoch
 
     def epochs_without_gain(self) -> int:
         """Return how many epochs have passed since the best one."""
@@ -74,9 +98,38 @@ def load_run_info(run: Path) -> RunInfo:
     if not isinstance(raw, dict) or raw.get("format") != RUN_FORMAT:
         raise RunError(f"{path}: unknown format; this release reads {RUN_FORMAT}; train again")
     try:
-        return RunInfo(**{**raw, "recipe": parse_recipe(raw["recipe"], str(path))})
+        parsed: dict[str, Any] = {"recipe": parse_recipe(raw["recipe"], str(path))}
+        for key in ("init_from", "selected_by"):
+            parsed[key] = RunRef(**raw[key]) if raw.get(key) else None
+        return RunInfo(**{**raw, **parsed})
     except (KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error!r}); train again") from None
+
+
+def run_ref(run: Path) -> RunRef:
+    """Return a reference to the best checkpoint of a run."""
+    folder = checkpoint_folder(run, "best")
+    return RunRef(
+        run=str(run.resolve()),
+        checkpoint=folder.name,
+        epoch=load_progress(folder).epoch,
+        sha256=sha256_file(folder / "model.safetensors"),
+    )
+
+
+def sweep(run: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in [*run.glob(".*.tmp"), *run.glob("checkpoints/.*.tmp")]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def save_log(run: Path, log: list[dict[str, float]]) -> None:
+    """Write `log.csv`; a column that an epoch has nothing for is empty there."""
+    names = list(dict.fromkeys(name for line in log for name in line))
+    with atomic_path(run / "log.csv") as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(log)
 
 
 def folder_name(epoch: int) -> str:

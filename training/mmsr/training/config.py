@@ -1,5 +1,6 @@
 """The recipe: one TOML file, read once, checked whole. Unknown keys are refused."""
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -11,11 +12,14 @@ from mmsr.training.features.config import FeaturesConfig, features_config
 
 MODALITIES = ("image", "text", "category")
 SOURCES = ("id", "position", *MODALITIES)
+ARCHITECTURES = ("mmsr", "dif-sr")
 FUSIONS = ("sum", "gate", "concat")
 SCORES = ("dot", "cosine")
 SOFTMAXES = ("full", "sampled")
 FEATURE_LOSSES = ("info_nce", "cosine", "mse")
 SCHEDULES = ("constant", "linear", "cosine")
+PRECISIONS = ("auto", "fp32", "bf16")
+SPLITS = ("leave-one-out", "temporal")
 
 
 class ConfigError(MmsrError):
@@ -35,7 +39,9 @@ def _require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
 class ModelConfig:
     """Shape of the network."""
 
+    architecture: str = "mmsr"  # dif-sr is a baseline to compare with, not to serve
     sources: tuple[str, ...] = SOURCES
+    shuffle: tuple[str, ...] = ()  # modalities joined to the wrong items: a control, as noise is
     width: int = 64  # D, of the running state and of the output vectors
     side_width: int = 64  # of the queries and keys of every source but the id
     blocks: int = 2
@@ -63,6 +69,15 @@ class ModelConfig:
             "and content_in_outputs: nothing else would tell the items apart",
         )
         _require(len(set(self.sources)) == len(self.sources), "[model] sources: one stands twice")
+        _require_choice("[model] architecture", self.architecture, ARCHITECTURES)
+        if self.architecture == "dif-sr":
+            self._check_dif_sr()
+        absent = [m for m in self.shuffle if m not in self.modalities]
+        _require(
+            not absent,
+            f"[model] shuffle: {absent} not among the content sources in use; "
+            f"expected some of: {', '.join(self.modalities) or 'none, as there are none'}",
+        )
         _require_choice("[model] fusion", self.fusion, FUSIONS)
         _require_choice("[model] score", self.score, SCORES)
         _require(
@@ -84,6 +99,18 @@ class ModelConfig:
         for name in ("dropout", "attention_dropout", "modality_dropout", "id_dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")
+
+    def _check_dif_sr(self) -> None:
+        wanted: dict[str, Any] = {
+            **dict.fromkeys(("content_in_values", "content_in_outputs"), False),
+            **dict.fromkeys(("position_in_inputs", "whiten"), False),
+            **dict.fromkeys(("modality_dropout", "id_dropout"), 0.0),
+            "score": "dot",
+        }
+        wrong = [name for name, value in wanted.items() if getattr(self, name) != value]
+        changes = ", ".join(f"{name} = {json.dumps(wanted[name])}" for name in wrong)
+        _require(not wrong, f'[model] architecture = "dif-sr" goes with {changes}')
+        _require("id" in self.sources, "[model] architecture = \"dif-sr\" needs the source 'id'")
 
     def _content_everywhere(self) -> bool:
         return bool(self.modalities) and self.content_in_values and self.content_in_outputs
@@ -136,7 +163,7 @@ class FitConfig:
     """How long and how fast to train."""
 
     epochs: int = 50
-    batch_size: int = 128  # histories
+    batch_size: int = 128  # histories a step, of each process
     learning_rate: float = 1e-3
     weight_decay: float = 0.0  # decoupled from the gradient (AdamW)
     warmup_steps: int = 0  # the learning rate rises to its value over so many steps
@@ -144,6 +171,8 @@ class FitConfig:
     average_decay: float = 0.0  # of the running average of the weights that is kept; 0: none
     clip_norm: float = 5.0
     patience: int = 5  # epochs without a better validation NDCG@10 before it stops
+    precision: str = "auto"  # of the blocks and the scores; auto: bf16 on GPUs that have it
+    compile: bool = False  # the blocks with torch.compile, on GPUs only
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -154,6 +183,7 @@ class FitConfig:
             value = getattr(self, name)
             _require(value > 0, f"[fit] {name} = {value}; expected above 0")
         _require_choice("[fit] schedule", self.schedule, SCHEDULES)
+        _require_choice("[fit] precision", self.precision, PRECISIONS)
         _require(
             0 <= self.average_decay < 1,
             f"[fit] average_decay = {self.average_decay}; expected 0 <= average_decay < 1",
@@ -164,6 +194,33 @@ class FitConfig:
         )
         _require(self.weight_decay >= 0, "[fit] weight_decay must not be negative")
         _require(self.seed >= 0, "[fit] seed must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """What is held out of training, for validation and for the test."""
+
+    kind: str = "leave-one-out"
+    test_share: float = 0.1  # temporal only: of the interactions, the newest
+    validation_share: float = 0.1  # temporal only: of the interactions, those before the test's
+    cold_share: float = 0.0  # of the items: new to the model, they are only asked for in the test
+    cold_seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require_choice("[split] kind", self.kind, SPLITS)
+        for name in ("test_share", "validation_share"):
+            value = getattr(self, name)
+            _require(0 < value < 1, f"[split] {name} = {value}; expected above 0 and below 1")
+        held_out = self.test_share + self.validation_share
+        _require(
+            held_out < 1,
+            f"[split] test_share + validation_share = {held_out:g}; nothing is left to train on",
+        )
+        _require(
+            0 <= self.cold_share < 1,
+            f"[split] cold_share = {self.cold_share}; expected 0 <= cold_share < 1",
+        )
+        _require(self.cold_seed >= 0, "[split] cold_seed must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +238,7 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
     serving: ServingConfig = field(default_factory=ServingConfig)
 
 
@@ -208,6 +266,7 @@ def parse_recipe(tables: Mapping[str, Any], where: str) -> Recipe:
         "model": ModelConfig,
         "loss": LossConfig,
         "fit": FitConfig,
+        "split": SplitConfig,
         "serving": ServingConfig,
     }
     parsed = {

@@ -12,9 +12,14 @@ from mmsr.training.dataset import Dataset
 from mmsr.training.features.store import Features, ModalityFeatures
 from mmsr.training.items import ItemContent, category_multi_hot
 
+SHUFFLE_SEED = 0  # the same wrong items whatever the seed of the training
+
 
 def load_content(dataset: Dataset, features: Features, config: ModelConfig) -> ItemContent:
-    """Return the content of rows 0..N; row 0 (padding) has none of anything."""
+    """Return the content of rows 0..N; row 0 (padding) has none of anything.
+
+    The modalities of `config.shuffle` are joined to the wrong items.
+    """
     values: dict[str, Tensor] = {}
     present: dict[str, Tensor] = {}
     for modality in config.modalities:
@@ -25,6 +30,8 @@ def load_content(dataset: Dataset, features: Features, config: ModelConfig) -> I
             values[modality], present[modality] = _with_padding(
                 getattr(features, modality), dataset.info.items
             )
+    for modality in config.shuffle:
+        values[modality] = _join_wrongly(values[modality], present[modality], modality)
     return ItemContent(features=values, present=present)
 
 
@@ -50,6 +57,19 @@ def content_hashes(content: ItemContent) -> dict[str, str]:
         digest.update(content.present[modality].numpy().data)
         hashes[modality] = digest.hexdigest()
     return hashes
+
+
+def _join_wrongly(values_NF: Tensor, present_N: Tensor, modality: str) -> Tensor:
+    """Hand the features round one ring of all items that have the modality, in random order.
+
+    No item keeps its own (unless it is the only one), and none comes by or loses the modality, so
+    that a model can learn from presence and from the set of features, and only not from the join.
+    """
+    random = np.random.default_rng([SHUFFLE_SEED, *modality.encode()])
+    ring_n = torch.from_numpy(random.permutation(np.flatnonzero(present_N.numpy())))
+    shuffled_NF = values_NF.clone()
+    shuffled_NF[ring_n] = values_NF[ring_n.roll(1)]
+    return shuffled_NF
 
 
 def _with_padding(found: ModalityFeatures | None, items: int) -> tuple[Tensor, Tensor]:

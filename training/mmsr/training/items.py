@@ -129,9 +129,10 @@ class ItemEncoder(nn.Module):
         """Return the content as the projections read it; done once, it need not be done a step."""
         if content.standardised:
             return content
-        features = {
-            m: encoder.standardised(content.features[m]) for m, encoder in self.modalities.items()
-        }
+        features = {}
+        for modality, encoder in self.modalities.items():
+            assert isinstance(encoder, ModalityEncoder)
+            features[modality] = encoder.standardised(content.features[modality])
         return replace(content, features=features, standardised=True)
 
     def forward(self, id_nD: Tensor, content: ItemContent) -> ItemRows:

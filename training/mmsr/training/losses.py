@@ -1,6 +1,9 @@
 """The training losses, each one function, and their weighted sum."""
 
-# M positions with a target, N items, n negatives, D width, S side width, F features, C categories
+# M positions with a target, K of them that a loss looks at, N items, n negatives, D width,
+# S side width, F features, C candidates
+
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
@@ -8,59 +11,72 @@ from torch import Tensor, nn
 
 from mmsr.training.config import LossConfig, ModelConfig
 from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder
-from mmsr.training.model import SequentialRecommender, states_at_targets
-from mmsr.training.negatives import Negatives, NegativeSampler
+from mmsr.training.model import SequentialRecommender
+from mmsr.training.negatives import Negatives
+from mmsr.training.plan import Aim, Plan
+
+# The sums below are over positions. Whoever asks divides by how many there are in all processes,
+# so that several processes compute the gradient of one.
 
 
-def catalogue_softmax(state_MD: Tensor, outputs_ND: Tensor, target_M: Tensor) -> Tensor:
-    """Cross-entropy of the next item over the whole catalogue (row 0 excluded).
+def catalogue_softmax(
+    state_MD: Tensor, outputs_ND: Tensor, target_M: Tensor, unbought_N: Tensor | None = None
+) -> Tensor:
+    """Sum of the cross-entropies of the next item over the whole catalogue (row 0 excluded).
 
     L = -log softmax(E h)[target], full softmax with tied output vectors (DIF-SR section 3.4
-    without its padding row).
+    without its padding row). The softmax is computed in float32, whatever the scores are in.
+    Items of `unbought_N` (bool [N + 1]) stand aside: that nobody bought them yet says nothing.
     """
-    logits_MN = state_MD @ outputs_ND[1:].T
-    return F.cross_entropy(logits_MN, target_M - 1)
+    logits_MN = (state_MD @ outputs_ND[1:].T).float()
+    if unbought_N is not None:
+        logits_MN = logits_MN.masked_fill(unbought_N[1:], -torch.inf)
+    return F.cross_entropy(logits_MN, target_M - 1, reduction="sum")
 
 
 def sampled_softmax(
     state_MD: Tensor, wanted_MD: Tensor, target_M: Tensor, negatives: Negatives, outputs_nD: Tensor
 ) -> Tensor:
-    """Cross-entropy of the next item over itself and n sampled negatives [n, D].
+    """Sum of the cross-entropies of the next item over itself and n sampled negatives [n, D].
 
     L = -log(e^t / (e^t + sum_j e^(o_j - log(n q_j)))) where q_j is the chance that one draw gives
     negative j, and negatives equal to the target are left out. The sum is an unbiased estimate of
     the whole catalogue's (Bengio and Senecal 2008, eq. 9); the target stands in it with certainty,
     so it takes no correction (Khrylchenko et al., RecSys 2025).
     """
-    target_logit_M1 = (state_MD * wanted_MD).sum(1, keepdim=True)
-    logits_Mn = state_MD @ outputs_nD.T - negatives.log_expected_n
+    target_logit_M1 = (state_MD * wanted_MD).sum(1, keepdim=True).float()
+    logits_Mn = (state_MD @ outputs_nD.T).float() - negatives.log_expected_n
     logits_Mn = logits_Mn.masked_fill(target_M[:, None] == negatives.rows_n, -torch.inf)
     logits = torch.cat([target_logit_M1, logits_Mn], dim=1)
-    return F.cross_entropy(logits, torch.zeros_like(target_M))
+    return F.cross_entropy(logits, torch.zeros_like(target_M), reduction="sum")
 
 
 def info_nce(
-    predicted_MS: Tensor, wanted_KS: Tensor, index_M: Tensor, temperature: float
+    predicted_KS: Tensor, candidate_CS: Tensor, right_K: Tensor, temperature: float
 ) -> Tensor:
-    """InfoNCE (van den Oord et al. 2018, eq. 4) of unit vectors against K candidates.
+    """Sum of InfoNCE (van den Oord et al. 2018, eq. 4) of unit vectors against C candidates.
 
-    `index_M` says which candidate is right.
+    `right_K` says which candidate is right.
     """
-    return F.cross_entropy(predicted_MS @ wanted_KS.T / temperature, index_M)
+    logits_KC = predicted_KS @ candidate_CS.T / temperature
+    return F.cross_entropy(logits_KC, right_K, reduction="sum")
 
 
-def cosine_loss(predicted_MF: Tensor, wanted_MF: Tensor) -> Tensor:
-    """Mean of 1 - cos(predicted, wanted)."""
-    return (1 - F.cosine_similarity(predicted_MF, wanted_MF, dim=1)).mean()
+def cosine_loss(predicted_KF: Tensor, wanted_KF: Tensor) -> Tensor:
+    """Sum of 1 - cos(predicted, wanted)."""
+    return (1 - F.cosine_similarity(predicted_KF, wanted_KF, dim=1)).sum()
 
 
-def category_loss(logits_MC: Tensor, wanted_MC: Tensor, present_M: Tensor) -> Tensor:
-    """Mean binary cross-entropy over the categories of the next item (DIF-SR eq. 9 as its code
-    has it: a mean, not a sum). Items without categories take no part.
+def squared_error(predicted_KF: Tensor, wanted_KF: Tensor) -> Tensor:
+    """Sum of the mean squared differences."""
+    return (predicted_KF - wanted_KF).square().mean(1).sum()
+
+
+def category_loss(logits_KC: Tensor, wanted_KC: Tensor) -> Tensor:
+    """Sum of the mean binary cross-entropies over the C categories of the next item (DIF-SR eq. 9
+    as its code has it: a mean over categories, not a sum).
     """
-    losses_MC = F.binary_cross_entropy_with_logits(logits_MC, wanted_MC, reduction="none")
-    weight_M1 = present_M[:, None].to(losses_MC.dtype)
-    return (losses_MC * weight_M1).sum() / (weight_M1.sum().clamp_min(1) * losses_MC.shape[1])
+    return F.binary_cross_entropy_with_logits(logits_KC, wanted_KC, reduction="none").mean(1).sum()
 
 
 class TrainingLoss(nn.Module):
@@ -71,48 +87,79 @@ class TrainingLoss(nn.Module):
     a projection that is trained along could shrink to nothing.
     """
 
+    unbought_N: Tensor | None
+
     def __init__(
         self,
         model: ModelConfig,
         loss: LossConfig,
         feature_widths: dict[str, int],
         counts_N: Tensor,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        """`counts_N` [N + 1]: how often each row is bought in the training part."""
+        """`counts_N` [N + 1] says how often each row is bought in the training part; `dtype` is
+        that of the blocks and of the scores of the catalogue, all else is float32.
+        """
         super().__init__()
-        self.config = loss
+        self.config, self.dtype = loss, dtype
+        unbought_N = counts_N == 0
+        unbought_N[0] = False
+        someone = unbought_N if bool(unbought_N.any()) else None
+        self.register_buffer("unbought_N", someone, persistent=False)
         self.modalities = tuple(m for m in model.modalities if loss.weight(m) > 0)
         widths = {
             m: model.side_width if loss.kind(m) == "info_nce" else feature_widths[m]
             for m in self.modalities
         }
         self.predict = nn.ModuleDict({m: nn.Linear(model.width, w) for m, w in widths.items()})
-        self.sampler = (
-            NegativeSampler(counts_N, loss.negatives_power) if loss.softmax == "sampled" else None
-        )
 
     def forward(
-        self,
-        model: SequentialRecommender,
-        content: ItemContent,
-        history_BL: Tensor,
-        target_BL: Tensor,
+        self, model: SequentialRecommender, content: ItemContent, plan: Plan
     ) -> dict[str, Tensor]:
-        """Return the losses by name; "total" is their weighted sum. Targets of 0 are ignored."""
+        """Return the losses by name; "total" is their weighted sum.
+
+        Each is the mean over its own positions; with several processes, the mean of what they
+        return is that of all positions.
+        """
         content = model.item_encoder.standardised(content)
-        if self.sampler is None:
-            rows: ItemRows = model.table(content)
-            state_MD, target_M = states_at_targets(model(rows.inputs_nW, history_BL), target_BL)
-            losses = {"item": catalogue_softmax(state_MD, rows.outputs_nD, target_M)}
-        else:
-            negatives = self.sampler(self.config.negatives)
-            state_MD, target_M, loss = _sampled(model, content, history_BL, target_BL, negatives)
-            losses = {"item": loss}
+        state_MD, item = self._item(model, content, plan)
+        losses = {"item": item / plan.count}
         total = losses["item"]
         for modality in self.modalities:
-            losses[modality] = self._modality(modality, model, content, state_MD, target_M)
+            aim = plan.aims[modality]
+            summed = self._modality(modality, model, content, state_MD, aim)
+            losses[modality] = summed / (aim.count or 1.0)
             total = total + self.config.weight(modality) * losses[modality]
         return {"total": total, **losses}
+
+    def _item(
+        self, model: SequentialRecommender, content: ItemContent, plan: Plan
+    ) -> tuple[Tensor, Tensor]:
+        """Return the states [M, D] and the summed softmax loss.
+
+        With sampled negatives, only the rows that the step reads are computed, whatever the size
+        of the catalogue.
+        """
+        sample = plan.sample
+        rows: ItemRows = model.table(content, None if sample is None else sample.row_R)
+        history_BL = plan.history_BL if sample is None else sample.history_BL
+        with self._autocast(history_BL):
+            state_BLD = model(rows.inputs_nW, history_BL)
+            state_MD = state_BLD.flatten(0, 1).index_select(0, plan.place_M)
+            if sample is None:
+                outputs_ND = rows.outputs_nD
+                loss = catalogue_softmax(state_MD, outputs_ND, plan.target_M, self.unbought_N)
+            else:
+                outputs_RD = rows.outputs_nD
+                wanted_MD, outputs_nD = outputs_RD[sample.wanted_M], outputs_RD[sample.negative_n]
+                loss = sampled_softmax(
+                    state_MD, wanted_MD, plan.target_M, sample.negatives, outputs_nD
+                )
+        return state_MD.float(), loss
+
+    def _autocast(self, like: Tensor) -> AbstractContextManager[None]:
+        low = self.dtype != torch.float32
+        return torch.autocast(like.device.type, dtype=self.dtype, enabled=low)
 
     def _modality(
         self,
@@ -120,66 +167,22 @@ class TrainingLoss(nn.Module):
         model: SequentialRecommender,
         content: ItemContent,
         state_MD: Tensor,
-        target_M: Tensor,
+        aim: Aim,
     ) -> Tensor:
-        present_M = content.present[modality][target_M]
-        if modality == "category":
-            logits_MC = self.predict[modality](state_MD)
-            return category_loss(logits_MC, content.features[modality][target_M], present_M)
-        chosen = torch.nonzero(present_M)[:, 0]
-        if len(chosen) == 0:
-            return state_MD.sum() * 0.0
-        chosen = chosen[torch.randperm(len(chosen), device=chosen.device)]
-        chosen = chosen[: self.config.sampled_positions]
+        predicted: Tensor = self.predict[modality](state_MD.index_select(0, aim.place_K))
+        if len(aim.candidate_C) == 0:  # every parameter takes part in every step
+            return predicted.sum()
+        features_CF = content.features[modality][aim.candidate_C]
+        kind = self.config.kind(modality)
+        if kind == "bce":
+            return category_loss(predicted, features_CF[aim.right_K])
         encoder = model.item_encoder.modalities[modality]
         assert isinstance(encoder, ModalityEncoder)
-        # The candidates are the distinct next items of the sampled positions.
-        candidates_K, index_M = torch.unique(target_M[chosen], return_inverse=True)
-        features_KF = content.features[modality][candidates_K]
-        return self._feature_loss(
-            modality, encoder, self.predict[modality](state_MD[chosen]), features_KF, index_M
-        )
-
-    def _feature_loss(
-        self,
-        modality: str,
-        encoder: ModalityEncoder,
-        predicted_M: Tensor,
-        features_KF: Tensor,
-        index_M: Tensor,
-    ) -> Tensor:
-        kind = self.config.kind(modality)
         if kind != "info_nce":
-            wanted_MF = features_KF[index_M]
-            return (cosine_loss if kind == "cosine" else F.mse_loss)(predicted_M, wanted_MF)
-        everyone = torch.ones(len(features_KF), dtype=torch.bool, device=features_KF.device)
-        wanted_KS = encoder(features_KF, everyone)
+            wanted_KF = features_CF[aim.right_K]
+            return (cosine_loss if kind == "cosine" else squared_error)(predicted, wanted_KF)
+        everyone = torch.ones(len(features_CF), dtype=torch.bool, device=features_CF.device)
+        candidate_CS = F.normalize(encoder(features_CF, everyone), dim=1)
         return info_nce(
-            F.normalize(predicted_M, dim=1),
-            F.normalize(wanted_KS, dim=1),
-            index_M,
-            self.config.temperature,
+            F.normalize(predicted, dim=1), candidate_CS, aim.right_K, self.config.temperature
         )
-
-
-def _sampled(
-    model: SequentialRecommender,
-    content: ItemContent,
-    history_BL: Tensor,
-    target_BL: Tensor,
-    negatives: Negatives,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return states [M, D], targets [M] and the sampled softmax.
-
-    Only the rows that this step reads are computed, whatever the size of the catalogue.
-    """
-    parts = [history_BL.flatten(), target_BL.flatten(), negatives.rows_n]
-    padding = torch.zeros_like(history_BL[0, :1])
-    used_K, at = torch.unique(torch.cat([padding, *parts]), return_inverse=True)
-    rows = model.table(content, used_K)
-    history_at, target_at, negative_at = at[1:].split([len(p) for p in parts])
-    state_BLD = model(rows.inputs_nW, history_at.view_as(history_BL))
-    state_MD, target_M = states_at_targets(state_BLD, target_BL)
-    wanted_MD = rows.outputs_nD[target_at.view_as(target_BL)[target_BL > 0]]
-    loss = sampled_softmax(state_MD, wanted_MD, target_M, negatives, rows.outputs_nD[negative_at])
-    return state_MD, target_M, loss

@@ -17,7 +17,10 @@ class Negatives:
 
 
 class NegativeSampler(nn.Module):
-    """Draws rows 1..N with chances proportional to max(1, purchases) ** power."""
+    """Draws rows with chances proportional to purchases ** power.
+
+    An item that nobody bought yet is never drawn: that it was not bought says nothing of it.
+    """
 
     chance_N: Tensor
     cumulative_N: Tensor
@@ -25,8 +28,9 @@ class NegativeSampler(nn.Module):
     def __init__(self, counts_N: Tensor, power: float) -> None:
         """`counts_N` [N + 1] says how often each row was bought; row 0 is never drawn."""
         super().__init__()
-        chance_N = counts_N.double().clamp_min(1) ** power
-        chance_N[0] = 0
+        bought_N = counts_N > 0
+        bought_N[0] = False
+        chance_N = torch.where(bought_N, counts_N.double() ** power, 0.0)
         chance_N /= chance_N.sum()
         self.register_buffer("chance_N", chance_N, persistent=False)
         self.register_buffer("cumulative_N", chance_N.cumsum(0), persistent=False)

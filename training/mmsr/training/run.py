@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mmsr.training.architectures import build_model
 from mmsr.training.checkpoint import (
     RunError,
     RunInfo,
@@ -16,60 +17,151 @@ from mmsr.training.checkpoint import (
     load_run_info,
     load_tensors,
     load_weights,
+    run_ref,
     save_run_info,
+    sweep,
 )
 from mmsr.training.config import Recipe
 from mmsr.training.content import content_hashes, feature_specs, feature_widths, load_content
 from mmsr.training.dataset import Dataset, open_dataset
+from mmsr.training.distributed import current_ranks
 from mmsr.training.features.store import open_features
 from mmsr.training.fit import Trainer, build_trainer, move_content
 from mmsr.training.items import ItemContent
+from mmsr.training.measure import MEASURED
 from mmsr.training.model import SequentialRecommender
-from mmsr.training.split import leave_one_out
+from mmsr.training.run_names import names_of, save_names
+from mmsr.training.split import Split, make_split
+from mmsr.training.training_state import restore
+from mmsr.training.untrained import forget_untrained
+from mmsr.training.warm_start import source_of, warm_start
+from mmsr.training.whole_split import nothing_held_out
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """The best checkpoint of a run with the data that it was trained on."""
+    """The best checkpoint of a run with its data; untrained items are unknown by id."""
 
     info: RunInfo
     model: SequentialRecommender  # in evaluation mode
     content: ItemContent
     dataset: Dataset
+    split: Split
     checkpoint: Path
 
 
-def start_run(recipe: Recipe, data: Path, out: Path, resume: bool) -> Trainer:
-    """Open the data and begin a run in `out`, or go on with the one that is there."""
+def start_run(
+    recipe: Recipe, data: Path, out: Path, resume: bool, init_from: Path | None = None
+) -> Trainer:
+    """Open the data and begin a run in `out`, or go on with the one that is there.
+
+    `init_from` is a run whose weights it begins with.
+    """
     dataset = open_dataset(data)
-    content, described = _describe(recipe, dataset)
-    if resume:
-        _require_same(load_run_info(out), described, out)
-    elif (out / "run.json").exists():
+    content, info = describe_run(recipe, dataset)
+    return _begin(info, content, dataset, out, resume, init_from)
+
+
+def start_final(
+    selected: Path, data: Path | None, out: Path, resume: bool, init_from: Path | None = None
+) -> Trainer:
+    """Begin, or go on with, a training by a run's recipe on all interactions.
+
+    It takes as many epochs as the best checkpoint of `selected` had, and begins with the same
+    weights as that run did, or with those of `init_from`.
+    """
+    before = load_run_info(selected)
+    if before.selected_by is not None:
+        raise RunError(
+            f"{selected} is a final run itself; name the run that it was selected by: "
+            f"{before.selected_by.run}"
+        )
+    dataset = open_dataset(data or Path(before.data_folder))
+    content, now = describe_run(before.recipe, dataset)
+    _require_same(before, now, selected)
+    if init_from is None and before.init_from is not None:
+        init_from = Path(before.init_from.run)
+    info = replace(now, selected_by=run_ref(selected))
+    return _begin(info, content, dataset, out, resume, init_from)
+
+
+def _begin(
+    info: RunInfo,
+    content: ItemContent,
+    dataset: Dataset,
+    out: Path,
+    resume: bool,
+    init_from: Path | None,
+) -> Trainer:
+    begun = (out / "run.json").exists()
+    if begun and not resume:
         raise RunError(f"{out} holds a run already; go on with it by --resume, or name a new --out")
-    trainer = build_trainer(described, content, leave_one_out(dataset), default_device())
-    if resume and (out / "checkpoint.json").exists():
-        trainer.restore(out)
-    out.mkdir(parents=True, exist_ok=True)
-    save_run_info(out, described)
+    if begun:
+        info = _continued(load_run_info(out), info, out, init_from)
+    elif init_from is not None:
+        info = replace(info, init_from=source_of(init_from, info))
+    trainer = build_trainer(info, content, _split(info, dataset), default_device())
+    names = names_of(dataset)
+    if begun and (out / "checkpoint.json").exists():
+        restore(trainer, out)
+    elif info.init_from is not None:
+        trainer.warm_start = warm_start(trainer, names, info.init_from)
+    if current_ranks().first:  # the others have looked already: building a trainer is done together
+        out.mkdir(parents=True, exist_ok=True)
+        sweep(out)
+        save_names(out, names)
+        save_run_info(out, info)
     return trainer
+
+
+def _continued(before: RunInfo, now: RunInfo, out: Path, init_from: Path | None) -> RunInfo:
+    """Return what a run is to be resumed as; `RunError` if it was begun as something else."""
+    _require_same(before, now, out)
+    if before.selected_by != now.selected_by:
+        was, wanted = (_selected(info) for info in (before, now))
+        raise RunError(f"{out} was begun as {was}, not as {wanted}; name a new --out")
+    source = before.init_from
+    if init_from is not None and (source is None or Path(source.run) != init_from.resolve()):
+        begun_with = "new weights" if source is None else f"the weights of {source.run}"
+        raise RunError(f"{out} was begun with {begun_with}, not with {init_from}; name a new --out")
+    at_start = not (out / "checkpoint.json").exists()
+    if source is not None and at_start and run_ref(Path(source.run)) != source:
+        raise RunError(f"{source.run}, which {out} begins with, has changed; name a new --out")
+    measured = {k: v for k, v in before.provenance.items() if k == MEASURED}
+    return replace(now, init_from=source, provenance=now.provenance | measured)
+
+
+def _selected(info: RunInfo) -> str:
+    if info.selected_by is None:
+        return "a run with a validation"
+    return f"the final run of {info.selected_by.run}, {info.selected_by.checkpoint}"
+
+
+def _split(info: RunInfo, dataset: Dataset) -> Split:
+    """Return what a run may and may not train on."""
+    if info.selected_by is not None:
+        return nothing_held_out(dataset)
+    return make_split(dataset, info.recipe.split)
 
 
 def open_run(run: Path, data: Path | None = None, device: torch.device | None = None) -> TrainedRun:
     """Open a run's best checkpoint; `data` overrides where its prepared data lie."""
     info = load_run_info(run)
     dataset = open_dataset(data or Path(info.data_folder))
-    content, described = _describe(info.recipe, dataset)
+    content, described = describe_run(info.recipe, dataset)
     _require_same(info, described, run)
     device = device or default_device()
-    model = SequentialRecommender(info.recipe.model, info.items, info.feature_widths)
+    model = build_model(info.recipe.model, info.items, info.feature_widths)
     folder = checkpoint_folder(run, "best")
     load_weights(model, load_tensors(folder / "model.safetensors"), folder)
+    split = _split(info, dataset)
+    forget_untrained(model.item_encoder, split.train_counts(info.items))
     return TrainedRun(
         info=info,
         model=model.to(device).eval(),
         content=move_content(content, device),
         dataset=dataset,
+        split=split,
         checkpoint=folder,
     )
 
@@ -88,6 +180,7 @@ def provenance() -> dict[str, Any]:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processes": current_ranks().count,
         "commit": _commit(),
     }
 
@@ -103,7 +196,8 @@ def _commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _describe(recipe: Recipe, dataset: Dataset) -> tuple[ItemContent, RunInfo]:
+def describe_run(recipe: Recipe, dataset: Dataset) -> tuple[ItemContent, RunInfo]:
+    """Return what a run of the recipe on prepared data with features would be made from."""
     features = open_features(dataset)
     content = load_content(dataset, features, recipe.model)
     info = RunInfo(
@@ -142,13 +236,13 @@ def _require_same(before: RunInfo, now: RunInfo, run: Path) -> None:
 
 
 def _changed_keys(before: Recipe, now: Recipe) -> list[str]:
-    length = {"patience": before.fit.patience}
+    length: dict[str, Any] = {"patience": before.fit.patience}
     if before.fit.schedule == "constant":  # the others end with the last epoch
         length["epochs"] = before.fit.epochs
     same_length = replace(now, fit=replace(now.fit, **length))
     return [
         f"[{table}] {key}"
-        for table in ("model", "loss", "fit")
+        for table in ("model", "loss", "fit", "split")
         for key, value in vars(getattr(same_length, table)).items()
         if value != getattr(getattr(before, table), key)
     ]

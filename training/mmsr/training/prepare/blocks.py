@@ -3,10 +3,12 @@
 # R rows of one block
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from io import BufferedReader
+from itertools import compress, islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,7 @@ from mmsr.training.prepare.values import Column, shown
 
 T = TypeVar("T")
 BLOCK_ROWS = 65_536
+ZIP_BUFFER_BYTES = 1 << 20  # a zip's own way of reading lines is slow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class Block:
     columns: dict[str, Column]
     malformed: list[tuple[int, str]]  # row, what is wrong and what stands there
     done: float  # fraction of the file that has been read
+    notes: list[tuple[int, str, str]] = field(default_factory=list)  # row, reason, value
+    left_out: dict[str, int] = field(default_factory=dict)  # rows that nobody wanted, by reason
 
     def values(self, name: str) -> list[Any]:
         """Return a column as Python values."""
@@ -46,9 +51,32 @@ class Block:
         values: list[Any] = column if isinstance(column, list) else column.to_pylist()
         return values
 
+    def only(self, mask_R: npt.NDArray[np.bool_], reason: str) -> "Block":
+        """Return the chosen rows; the others are left out for `reason`. Columns must be lists."""
+        left_out = int((~mask_R).sum())
+        if not left_out:
+            return self
+        return replace(
+            self,
+            row_R=self.row_R[mask_R],
+            columns={name: list(compress(self.columns[name], mask_R)) for name in self.columns},
+            left_out=self.left_out | {reason: self.left_out.get(reason, 0) + left_out},
+        )
+
     def shown(self, name: str, mask_R: npt.NDArray[np.bool_]) -> list[str | None]:
         """Return what stands in the chosen rows of a scalar column, for a report."""
         return shown(self.columns[name], np.flatnonzero(mask_R))
+
+
+@dataclass(frozen=True)
+class ZipMember:
+    """A file in a zip archive."""
+
+    archive: Path
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.archive}/{self.name}"
 
 
 class Reader(Protocol):
@@ -62,7 +90,7 @@ class Reader(Protocol):
         ...
 
 
-def check_columns(path: Path, found: list[str], columns: Columns) -> set[str]:
+def check_columns(path: Path | ZipMember, found: list[str], columns: Columns) -> set[str]:
     """Return the columns to ignore; `DataError` if one is missing or stands twice."""
     missing = [name for name in columns.required if name not in found]
     twice = [name for name in columns.known if found.count(name) > 1]
@@ -76,12 +104,24 @@ def check_columns(path: Path, found: list[str], columns: Columns) -> set[str]:
     return set(found) - set(columns.known)
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path | ZipMember) -> BinaryIO:
     """Open a file for reading; `DataError` if that is not allowed."""
     try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened ({error.strerror})") from None
+        if isinstance(path, Path):
+            return path.open("rb")
+        with ZipFile(path.archive) as archive:  # what is open in it outlives it
+            return cast(BinaryIO, BufferedReader(archive.open(path.name), ZIP_BUFFER_BYTES))
+    except (OSError, BadZipFile, RuntimeError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"{path} cannot be opened ({reason})") from None
+
+
+def size_bytes(path: Path | ZipMember) -> int:
+    """Return how many bytes `open_binary` leads to, at least 1."""
+    if isinstance(path, Path):
+        return max(1, path.stat().st_size)
+    with ZipFile(path.archive) as archive:
+        return max(1, archive.getinfo(path.name).file_size)
 
 
 def batches(values: Iterable[T]) -> Iterator[tuple[int, list[T]]]:

@@ -34,9 +34,13 @@ def time_problems(seconds_R: npt.NDArray[np.float64], absent_R: npt.NDArray[np.b
     ]
 
 
-def reject_malformed(block: Block, ledger: TableLedger) -> None:
-    """Count the block's rows and list those that are no rows."""
+def count_rows(block: Block, ledger: TableLedger) -> None:
+    """Count the block's rows, and what its reader says of them; list those that are no rows."""
     ledger.rows += len(block.row_R) + len(block.malformed)
+    for reason, count in block.left_out.items():
+        ledger.leave_out(reason, count)
+    for row, reason, value in block.notes:
+        ledger.note(reason, [row], [value])
     if block.malformed:
         rows, texts = zip(*block.malformed, strict=True)
         ledger.reject(MALFORMED, rows, texts)

@@ -12,6 +12,28 @@ app = typer.Typer(no_args_is_help=True, help="Bring data into the form that trai
 
 Out = Annotated[Path, typer.Argument(help="folder to write", metavar="OUT")]
 Force = Annotated[bool, typer.Option("--force", help="replace prepared data that stand in OUT")]
+KCore = Annotated[
+    int | None,
+    typer.Option(help="leave out users and items with fewer than K interactions", metavar="K"),
+]
+BrandCategories = Annotated[
+    int | None,
+    typer.Option(
+        "--brand-categories", help="brands of at least N items are categories too", metavar="N"
+    ),
+]
+EditionName = Annotated[
+    str | None, typer.Option(help="2014, 2018 or 2023; seen in the files unless told")
+]
+RequestsPerS = Annotated[
+    float, typer.Option("--requests-per-s", help="at most so many, to one host")
+]
+FetchImages = Annotated[
+    bool, typer.Option("--fetch-images", help="fetch what --images (or else OUT-images) lacks")
+]
+MinRating = Annotated[
+    float | None, typer.Option(help="leave out interactions rated lower", metavar="R")
+]
 
 
 @app.command()
@@ -32,10 +54,8 @@ def table(
     image_root: Annotated[
         Path | None, typer.Option(help="where image paths start, if not at SRC", metavar="DIR")
     ] = None,
-    k_core: Annotated[
-        int | None,
-        typer.Option(help="leave out users and items with fewer than K interactions", metavar="K"),
-    ] = None,
+    k_core: KCore = None,
+    brand_categories: BrandCategories = None,
     force: Force = False,
 ) -> None:
     """Check a shop's interactions and items and write them as prepared data.
@@ -55,7 +75,10 @@ def table(
 
     sources = find_sources(src, items, interactions, image_root)
     settings = TableSettings(
-        name=src.resolve().name, image_root=str(sources.image_root), k_core=k_core
+        name=src.resolve().name,
+        image_root=str(sources.image_root),
+        k_core=k_core,
+        brand_items=brand_categories,
     )
     refuse_overlap(out, [sources.items, sources.interactions, sources.image_root])
     with staged_output(out, force) as stage, progress_bars() as progress:
@@ -106,6 +129,110 @@ def toy(
     _print_report(report, out)
 
 
+@app.command()
+def amazon(
+    reviews: Annotated[
+        Path,
+        typer.Argument(help="reviews_X_5.json.gz, X_5.json.gz or X.jsonl.gz", metavar="REVIEWS"),
+    ],
+    metadata: Annotated[
+        Path, typer.Argument(help="meta_X.json.gz or meta_X.jsonl.gz", metavar="METADATA")
+    ],
+    out: Out,
+    edition: EditionName = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder with ASIN.jpg, or named as links end", metavar="DIR")
+    ] = None,
+    fetch_images: FetchImages = False,
+    requests_per_s: RequestsPerS = 5.0,
+    min_rating: MinRating = None,
+    k_core: KCore = None,
+    brand_categories: BrandCategories = None,
+    force: Force = False,
+) -> None:
+    """Bring in Amazon Reviews as published: the 2014, 2018 or 2023 edition.
+
+    All items that somebody reviewed stay, also those without metadata.
+    Images are fetched only with --fetch-images, from the links in the
+    metadata; run it again to go on after an interruption. The pictures
+    belong to others: see that you may use them.
+    """
+    from mmsr.training.prepare.amazon import AmazonFiles, prepare_amazon
+    from mmsr.training.prepare.amazon_editions import find_edition, parse_edition
+    from mmsr.training.prepare.fetch import FetchSettings
+    from mmsr.training.prepare.output import refuse_overlap, staged_output
+    from mmsr.training.prepare.picture_folder import require_folder
+    from mmsr.training.prepare.preparation import ImportSettings
+    from mmsr.training.prepare.progress import progress_bars
+
+    if fetch_images and images is None:
+        images = out.resolve().with_name(f"{out.resolve().name}-images")
+    if images is not None and not fetch_images:
+        require_folder(images)
+    images = images.resolve() if images else None
+    found = find_edition(reviews, metadata, parse_edition(edition))
+    files = AmazonFiles(
+        reviews=reviews,
+        metadata=metadata,
+        edition=found,
+        images=images,
+        fetch=FetchSettings(requests_per_s=requests_per_s) if fetch_images else None,
+    )
+    settings = ImportSettings(
+        name=reviews.name.partition(".")[0],
+        image_root=str(images) if images else ".",
+        k_core=k_core,
+        brand_items=brand_categories,
+        origin=f"Amazon Reviews {found.value}",
+        min_rating=min_rating,
+    )
+    refuse_overlap(out, [reviews, metadata, *([images] if images else [])])
+    with staged_output(out, force) as stage, progress_bars() as progress:
+        report = prepare_amazon(files, stage, settings, progress)
+    _print_report(report, out)
+
+
+@app.command()
+def movielens(
+    src: Annotated[
+        Path, typer.Argument(help="ml-1m.zip, ml-20m.zip, ..., or its folder", metavar="SRC")
+    ],
+    out: Out,
+    images: Annotated[
+        Path | None, typer.Option(help="folder with MOVIEID.jpg", metavar="DIR")
+    ] = None,
+    min_rating: MinRating = None,
+    k_core: KCore = None,
+    force: Force = False,
+) -> None:
+    """Bring in MovieLens as published: 1M, 10M, 20M, 25M, 32M or latest.
+
+    All movies that somebody rated stay; genres become categories.
+    """
+    from mmsr.training.prepare.movielens import prepare_movielens
+    from mmsr.training.prepare.movielens_files import find_movielens
+    from mmsr.training.prepare.output import refuse_overlap, staged_output
+    from mmsr.training.prepare.picture_folder import require_folder
+    from mmsr.training.prepare.preparation import ImportSettings
+    from mmsr.training.prepare.progress import progress_bars
+
+    if images is not None:
+        require_folder(images)
+        images = images.resolve()
+    files = find_movielens(src)
+    settings = ImportSettings(
+        name=src.resolve().name.removesuffix(".zip"),
+        image_root=str(images) if images else ".",
+        k_core=k_core,
+        origin="MovieLens",
+        min_rating=min_rating,
+    )
+    refuse_overlap(out, [src, *([images] if images else [])])
+    with staged_output(out, force) as stage, progress_bars() as progress:
+        report = prepare_movielens(files, images, stage, settings, progress)
+    _print_report(report, out)
+
+
 def _print_report(report: "Report", out: Path) -> None:
     from rich import box
     from rich.console import Console
@@ -138,6 +265,8 @@ def _print_report(report: "Report", out: Path) -> None:
                 grid.add_row(f"{file.file}, {kind}: {reason}", f"{count:,}")
                 listed = True
     console = Console()
+    if origin := report.settings.get("origin"):
+        console.print(origin, highlight=False)
     console.print(grid)
     lists = f" (lists: {REJECTED}, {NOTES})" if listed else ""
     console.print(f"report: {out / REPORT}{lists}", soft_wrap=True, highlight=False, markup=False)

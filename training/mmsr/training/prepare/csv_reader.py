@@ -8,7 +8,15 @@ from typing import BinaryIO
 import numpy as np
 
 from mmsr.training.dataset import DataError
-from mmsr.training.prepare.blocks import Block, Columns, batches, check_columns, open_binary
+from mmsr.training.prepare.blocks import (
+    Block,
+    Columns,
+    ZipMember,
+    batches,
+    check_columns,
+    open_binary,
+    size_bytes,
+)
 
 LIST_SEPARATOR = "|"
 
@@ -18,7 +26,7 @@ class CsvReader:
 
     list_separator: str | None = LIST_SEPARATOR
 
-    def __init__(self, path: Path, columns: Columns) -> None:
+    def __init__(self, path: Path | ZipMember, columns: Columns) -> None:
         self.path = path
         self.columns = columns
         self.ignored: set[str] = set()
@@ -67,10 +75,10 @@ class CsvReader:
 class _Lines:
     """Decoded lines of a file; counts them and how much of the file they are."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path | ZipMember, file: BinaryIO) -> None:
         self.path = path
         self.file = file
-        self.size = max(1, path.stat().st_size)
+        self.size = size_bytes(path)
         self.read = 0
         self.count = 0
 

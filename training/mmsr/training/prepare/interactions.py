@@ -2,6 +2,7 @@
 
 # R rows of one block, T interactions, U users
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import pyarrow.compute as pc
 
 from mmsr.training.prepare.blocks import Block, Columns, Reader
 from mmsr.training.prepare.checks import (
+    count_rows,
     id_problems,
-    reject_malformed,
     reject_problems,
     time_problems,
 )
@@ -26,6 +27,25 @@ COLUMNS = Columns(required=("user_id", "item_id", "timestamp"))
 UNKNOWN_ITEM = "item not in the items file"
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedLog:
+    """Interactions as their file names them."""
+
+    log: Log  # codes of users and of items, both from 0
+    user_ids: Any  # pa.Array [U], by code
+    item_ids: Any  # pa.Array, by code
+
+    def among(self, catalogue: Catalogue, ledger: TableLedger) -> Log:
+        """Return the interactions with items of the catalogue, items as its rows from 1."""
+        places = pc.index_in(self.item_ids, value_set=catalogue.item_ids)
+        row_of_code = pc.fill_null(pc.add(places, 1), 0).to_numpy().astype(np.int32)
+        log = replace(self.log, item_T=row_of_code[self.log.item_T])
+        known_T = log.item_T > 0
+        unknown = self.item_ids.take(pa.array(self.log.item_T[~known_T]))
+        ledger.reject(UNKNOWN_ITEM, log.row_T[~known_T], unknown.to_pylist())
+        return log.take(known_T)
+
+
 class LogLoader:
     """Collects the good rows block after block, ids as codes."""
 
@@ -37,32 +57,27 @@ class LogLoader:
         self.times: list[npt.NDArray[np.float64]] = []
         self.rows: list[npt.NDArray[np.int64]] = []
 
-    def load(self, catalogue: Catalogue, progress: Progress) -> tuple[Log, Any]:
-        """Return the interactions with known items, in file order, and the users' ids.
+    def load(self, progress: Progress) -> NamedLog:
+        """Return the good interactions in file order.
 
-        Users are numbered in the order in which the file first names them.
+        Users and items are numbered in the order in which the file first names them.
         """
         for block in self.reader.blocks():
             self._add(block)
             progress("interactions", block.done)
         self.ledger.ignored_columns = sorted(self.reader.ignored)
         user_T, user_ids = _codes(self.users)
-        code_T, named_items = _codes(self.items)
-        places = pc.index_in(named_items, value_set=catalogue.item_ids)
-        row_of_code = pc.fill_null(pc.add(places, 1), 0).to_numpy().astype(np.int32)
+        item_T, item_ids = _codes(self.items)
         log = Log(
             user_T=user_T,
-            item_T=row_of_code[code_T],
+            item_T=item_T,
             time_T=np.concatenate([*self.times, np.empty(0)]),
             row_T=np.concatenate([*self.rows, np.empty(0, dtype=np.int64)]),
         )
-        known_T = log.item_T > 0
-        unknown = named_items.take(pa.array(code_T[~known_T]))
-        self.ledger.reject(UNKNOWN_ITEM, log.row_T[~known_T], unknown.to_pylist())
-        return log.take(known_T), user_ids
+        return NamedLog(log=log, user_ids=user_ids, item_ids=item_ids)
 
     def _add(self, block: Block) -> None:
-        reject_malformed(block, self.ledger)
+        count_rows(block, self.ledger)
         users = read_ids(block.columns["user_id"])
         items = read_ids(block.columns["item_id"])
         seconds_R, absent_R = read_times(block.columns["timestamp"])

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from mmsr.training.dataset import ITEM_SCHEMA
 from mmsr.training.prepare.blocks import Block, Columns, Reader
-from mmsr.training.prepare.checks import id_problems, reject_malformed, reject_problems
+from mmsr.training.prepare.checks import count_rows, id_problems, reject_problems
 from mmsr.training.prepare.images import ImageChecker
 from mmsr.training.prepare.ledger import TableLedger
 from mmsr.training.prepare.progress import Progress
@@ -62,7 +62,7 @@ class ItemCleaner:
         )
 
     def _clean_block(self, block: Block) -> tuple[Any, npt.NDArray[np.int64]]:
-        reject_malformed(block, self.ledger)
+        count_rows(block, self.ledger)
         ids = read_ids(block.columns["item_id"])
         good_R = reject_problems(block, {"item_id": id_problems(ids, "item")}, self.ledger)
         good_R &= self._first_of_their_id(block, ids.to_pylist(), good_R)

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mmsr.training.prepare.blocks import Block, Columns, batches, check_columns, open_binary
+from mmsr.training.prepare.blocks import (
+    Block,
+    Columns,
+    batches,
+    check_columns,
+    open_binary,
+    size_bytes,
+)
 
 SCALARS = frozenset({"user_id", "item_id", "timestamp"})
 
@@ -27,7 +34,7 @@ class JsonLinesReader:
         """Yield the file's objects, blank lines left out."""
         empty = True
         with open_binary(self.path) as file:
-            size = max(1, self.path.stat().st_size)
+            size = size_bytes(self.path)
             read = 0
             for first, lines in batches(file):
                 read += sum(map(len, lines))

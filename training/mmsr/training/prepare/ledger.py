@@ -18,6 +18,7 @@ class TableLedger:
     """The rows of one source file.
 
     A rejected row is not in the prepared data; a noted one is, with something of it missing.
+    Both are listed, but for rows that are left out at the user's wish.
     """
 
     file: str  # its name, as the lists say it
@@ -37,6 +38,11 @@ class TableLedger:
         """List rows (from 1) that stay, each with the value that could not be used."""
         if count := self._list(self.notes_file, reason, rows, values):
             self.notes[reason] += count
+
+    def leave_out(self, reason: str, count: int) -> None:
+        """Count rows that nobody asked for; nothing is wrong with them, so none is listed."""
+        self.rows += count
+        self.rejected[reason] += count
 
     @property
     def kept(self) -> int:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mmsr.training.dataset import ITEM_SCHEMA, DataInfo, save_info
 from mmsr.training.prepare.blocks import BLOCK_ROWS
+from mmsr.training.prepare.brands import add_brands
 from mmsr.training.prepare.content import ContentHash
 from mmsr.training.prepare.filters import Log
 from mmsr.training.prepare.items import TEXTS
@@ -34,6 +35,7 @@ class Cleaned:
     user_ids: Any  # string array, by code
     spool: Path  # clean items
     staying_N: npt.NDArray[np.bool_]  # which of them are in the catalogue
+    brands: frozenset[str] = frozenset()  # those that become categories
 
 
 @dataclass(kw_only=True)
@@ -112,6 +114,8 @@ def _write_items(
         for batch in spool.iter_batches(BLOCK_ROWS):
             staying = cleaned.staying_N[first : first + batch.num_rows]
             table = pa.Table.from_batches([batch], ITEM_SCHEMA).filter(pa.array(staying))
+            if cleaned.brands:
+                table = add_brands(table, cleaned.brands)
             writer.write_table(table)
             content.add_table(table)
             counts.add(table)

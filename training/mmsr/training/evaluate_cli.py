@@ -1,0 +1,166 @@
+"""`mmsr-train evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mmsr.bundle.errors import MmsrError
+
+MASKS = ("masked", "unmasked")  # whether the items of the history are left out of the ranking
+
+console = Console(stderr=True)
+
+
+class MissingOptionError(MmsrError):
+    """`--missing` does not say what is to be missing."""
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="folder of a run")],
+    data: Annotated[Path | None, typer.Option(help="its data, if they were moved")] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="rank the items that cold_share kept out of training too")
+    ] = False,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="take a modality from a share of the items, such as text=0.5,1.0"),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="ids-only run: what --missing keeps of the gain over it")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="write the metrics there too")
+    ] = None,
+) -> None:
+    """Rank every held-out item among the whole catalogue: Recall, NDCG and MRR at 5, 10, 20.
+
+    Also coverage, popularity bias and the gain over popularity. RUN/evaluation.json keeps it all.
+    """
+    from mmsr.bundle.files import write_json
+    from mmsr.training.allocator import keep_freed_memory
+    from mmsr.training.cold import cold_users, evaluate_cold
+    from mmsr.training.evaluation import evaluate_run, save_evaluation
+    from mmsr.training.missing import evaluate_missing
+    from mmsr.training.run import open_run
+
+    shares = dict(_parse_missing(text) for text in missing or [])
+    if against is not None and not shares:
+        raise MissingOptionError("--against is compared by --missing; give that too")
+    keep_freed_memory()
+    trained = open_run(run, data)
+    with console.status("ranking"):
+        found = evaluate_run(trained)
+        if cold:
+            found["cold"] = {
+                "users": len(cold_users(trained.split)),
+                "items": len(trained.split.cold_rows),
+                "metrics": evaluate_cold(trained),
+            }
+        if shares:
+            other = None if against is None else open_run(against, data)
+            found["missing"] = evaluate_missing(trained, shares, other)
+    save_evaluation(run, found)
+    if json_file is not None:
+        write_json(json_file, found["metrics"])
+    _print_metrics(found, trained.info.items)
+    if cold:
+        _print_cold(found["cold"])
+    if shares:
+        _print_missing(found["missing"])
+
+
+def _parse_missing(text: str) -> tuple[str, list[float]]:
+    """Read `text=0.5,1.0`."""
+    modality, _, listed = text.partition("=")
+    try:
+        shares = [float(share) for share in listed.split(",")]
+    except ValueError:
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise MissingOptionError(
+            f"--missing {text!r}; expected a modality and shares above 0 and up to 1, such as "
+            "text=0.5,1.0"
+        )
+    return modality, shares
+
+
+def _table(title: str, first: str, columns: list[str]) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,  # seven columns in a terminal of 80
+    )
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _print_metrics(found: dict[str, Any], items: int) -> None:
+    metrics: dict[str, float] = found["metrics"]
+    parts = [(part, mask) for part in ("test", "validation", "popularity") for mask in MASKS]
+    tested, validated = found["users"], found["validation_users"]
+    users = f"{tested} users" if tested == validated else f"{tested} users ({validated} validation)"
+    title = f"{users}, {items} items, all ranked"
+    table = _table(title, "history", [f"{part}\n{mask}" for part, mask in parts])
+    for name in [f"{m}@{k}" for m in ("recall", "ndcg", "mrr") for k in (5, 10, 20)]:
+        row = [metrics[f"{part}.{mask}.{name}"] for part, mask in parts]
+        table.add_row(name, *(f"{value:.4f}" for value in row))
+    above = found["above_popularity"]
+    out = Console()
+    out.print(table)
+    out.print(
+        f"NDCG@10 above popularity: {above['ndcg@10']:+.4f}, 95 % interval {above['low']:+.4f} to "
+        f"{above['high']:+.4f} (users resampled in pairs)\n"
+        f"coverage@10: {metrics['test.masked.coverage@10']:.1%} of the items are recommended to "
+        "somebody\n"
+        "popularity (0 rare, 1 popular; all items 0.5): "
+        f"{metrics['test.masked.popularity_percentile@10']:.2f} of the top 10, "
+        f"{metrics['test.targets.popularity_percentile']:.2f} of the targets",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _print_cold(found: dict[str, Any]) -> None:
+    title = f"\n{found['items']} cold items, {found['users']} users whose target is one of them"
+    shown = [
+        (among, head, name)
+        for among, head in (("masked", "all"), ("cold", "cold"))
+        for name in ("recall@10", "ndcg@10", "mrr@10")
+    ]
+    table = _table(title, "among", [f"{head}\n{name}" for _, head, name in shown])
+    for who, metrics in found["metrics"].items():
+        table.add_row(who, *(f"{metrics[among][name]:.4f}" for among, _, name in shown))
+    out = Console()
+    out.print(table)
+    out.print(
+        "ranked among all items (history masked) and among the cold ones; popularity: nobody has "
+        "bought a cold item, so they come last, in the order of their rows",
+        soft_wrap=True,
+    )
+
+
+def _print_missing(found: dict[str, Any]) -> None:
+    kept: dict[str, dict[str, float | None]] = found.get("gain_kept", {})
+    table = _table(
+        "\nitems lack a modality", "missing", ["NDCG@10", *(["gain kept"] if kept else [])]
+    )
+    table.add_row("nothing", f"{found['whole']:.4f}", *(["100 %"] if kept else []))
+    for modality, shares in found["ndcg@10"].items():
+        for share, ndcg in shares.items():
+            cells = [_percent(kept[modality][share])] if kept else []
+            table.add_row(f"{modality} {float(share):.0%}", f"{ndcg:.4f}", *cells)
+    if kept:
+        table.add_row("(--against)", f"{found['against']:.4f}", "0 %")
+    Console().print(table)
+
+
+def _percent(share: float | None) -> str:
+    return "no gain" if share is None else f"{100 * share:.0f} %"

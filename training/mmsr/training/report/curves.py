@@ -1,0 +1,72 @@
+"""The curves of training, by epoch: of one run, or of several in the same charts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmsr.training.config import ConfigError, FitConfig
+from mmsr.training.report.charts import Series, charts, legend, line_chart
+from mmsr.training.report.html import Html, join
+from mmsr.training.report.runs import NDCG, RECALL, Log, best_epoch, column
+from mmsr.training.schedule import learning_rate
+
+RATE = "learning_rate"
+TITLES = {
+    "loss": "Loss",
+    NDCG: "Validation NDCG@10, history masked",
+    RECALL: "Validation Recall@10, history masked",
+    RATE: "Learning rate",
+    "train_s": "Seconds an epoch, training",
+    "validate_s": "Seconds an epoch, validation",
+    "sequences_per_s": "Sequences a second, training",
+    "peak_rss_mib": "Peak memory, MiB",
+}
+COMPARED = (NDCG, RECALL, "loss", RATE, "train_s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What is drawn of one run."""
+
+    name: str
+    log: Log
+    colour: int = 0
+
+
+def with_rates(log: Log, recipe: dict[str, Any]) -> Log:
+    """Return the log with the learning rate at each epoch's begin, unless it has one already.
+
+    Without a warm-up it follows from the recipe; with one, it takes the number of steps too.
+    """
+    fit = recipe.get("fit", {})
+    try:
+        config = FitConfig(**{k: v for k, v in fit.items() if k in FitConfig.__annotations__})
+    except (ConfigError, TypeError):
+        return log
+    if config.warmup_steps or any(RATE in line for line in log):
+        return log
+    return tuple(
+        line | {RATE: learning_rate(config, int(line["epoch"]) - 1, epoch_steps=1)} for line in log
+    )
+
+
+def run_curves(run: Trained) -> Html:
+    """Return a chart for every column of the log; the epoch that is kept has a ring."""
+    columns = dict.fromkeys(name for line in run.log for name in line if name != "epoch")
+    known = [name for name in TITLES if name in columns]
+    return _charts([run], [*known, *(name for name in columns if name not in TITLES)])
+
+
+def compared_curves(runs: Sequence[Trained]) -> Html:
+    """Return the charts that compare runs, under one legend."""
+    named = [Series(name=run.name, points=(), colour=run.colour) for run in runs]
+    return join([legend(named), _charts(runs, COMPARED)])
+
+
+def _charts(runs: Sequence[Trained], columns: Sequence[str]) -> Html:
+    return charts([line_chart(TITLES.get(c, c), [_series(r, c) for r in runs]) for c in columns])
+
+
+def _series(run: Trained, name: str) -> Series:
+    best = best_epoch(run.log) if name in (NDCG, RECALL) else None
+    return Series(name=run.name, points=column(run.log, name), colour=run.colour, best=best)
