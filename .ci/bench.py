@@ -7,6 +7,8 @@ from pathlib import Path
 
 from stages import ROOT, StageError, Stages
 
+VOID = 3  # exit code of mmsr-bench: measured, but the generator was late; the table says so
+
 
 def main() -> None:
     """Measure, and write both reports beside the bundle."""
@@ -22,7 +24,7 @@ def main() -> None:
     try:
         with stages.server(repository, folder / "port") as target:
             common = ("--repository", repository, "--json", folder / "bench-server.json")
-            stages.run("server", "mmsr-bench", "server", target, *common)
+            stages.run("server", "mmsr-bench", "server", target, *common, also_good=VOID)
         common = ("--repository", repository, "--json", folder / "bench-engine.json")
         stages.run("engine", "mmsr-bench", "engine", *common)
     except StageError as error:

@@ -15,6 +15,7 @@ from stages import BIN, ROOT, StageError, Stages
 TOY_ITEMS, TOY_USERS = 400, 1500
 REAL_EPOCHS = 2  # of the 40 in the recipe, so that it ends in 20 minutes on 2 cores
 NO_WEIGHTS = 3  # exit code of mmsr-train features
+VOID = 3  # exit code of mmsr-bench: measured, but the generator was late
 VGG = "weights/vgg16_features_torchvision.safetensors"
 BENCH = ["--concurrency", "16", "--rate", "100", "--warm-up-s", "1", "--duration-s", "4"]
 
@@ -84,7 +85,7 @@ def history_of_a_user(repository: Path) -> list[str]:
     from mmsr.bundle.repository import Repository
     from mmsr.engine.bench.histories import load_histories
 
-    histories = load_histories(Repository(repository).resolve("stable"), seed=0).item_ids
+    histories = load_histories(Repository(repository).resolve("stable"))
     return next((h[-5:] for h in histories if len(h) >= 5), histories[0])
 
 
@@ -97,7 +98,8 @@ def serve_and_ask(demo: Demo, stages: Stages) -> None:
         stages.run("recommend", *client, "-k", "5", "--repository", repository)
         report = demo.folder / "bench.json"
         common = ("--repository", repository, "--json", report)
-        stages.run("bench", "mmsr-bench", "server", target, *common, *BENCH)
+        # A busy machine may void a measurement; the report says so, and the demo goes on.
+        stages.run("bench", "mmsr-bench", "server", target, *common, *BENCH, also_good=VOID)
 
 
 def run(demo: Demo, stages: Stages) -> None:

@@ -42,8 +42,11 @@ class Stages:
     environment: dict[str, str]
     done: list[Stage] = field(default_factory=list)
 
-    def run(self, name: str, *command: str | Path) -> None:
-        """Run one command as a stage, its output shown; `StageError` unless it ends well."""
+    def run(self, name: str, *command: str | Path, also_good: int = 0) -> None:
+        """Run one command as a stage, its output shown.
+
+        `StageError` unless it ends with exit code 0 or `also_good`.
+        """
         line = [str(part) for part in command]
         announce(name, line)
         start_s = time.monotonic()
@@ -56,8 +59,8 @@ class Stages:
             raise
         finally:
             self.done.append(Stage(name, time.monotonic() - start_s, memory_mib))
-        if process.returncode:
-            code = process.returncode
+        code = process.returncode
+        if code not in (0, also_good):
             raise StageError(f"{name} ended with exit code {code}", code)
 
     @contextmanager
@@ -76,6 +79,8 @@ class Stages:
             yield f"127.0.0.1:{port}"
         finally:
             memory_mib = end(process, 30.0)
+        if process.returncode:
+            raise StageError(f"mmsr-serve ended with exit code {process.returncode}")
         self.done.insert(place, Stage("serve, until ready", seconds, memory_mib))
 
     def table(self) -> str:
@@ -111,14 +116,15 @@ def end(process: Process, grace_s: float) -> float:
     """Ask a process to end, and make it end after `grace_s`; return its peak memory in MiB."""
     if process.returncode is not None:
         return 0.0
-    process.send_signal(signal.SIGTERM)
+    # Not Popen's own signals: they reap a process that has ended, and its memory is lost.
+    os.kill(process.pid, signal.SIGTERM)
     deadline_s = time.monotonic() + grace_s
     while time.monotonic() < deadline_s:
         memory_mib = wait(process, os.WNOHANG)
         if memory_mib is not None:
             return memory_mib
         time.sleep(POLL_S)
-    process.kill()
+    os.kill(process.pid, signal.SIGKILL)
     return wait(process) or 0.0
 
 

@@ -1,6 +1,7 @@
 """The real server process over a real socket, on a small real bundle."""
 
 import asyncio
+import concurrent.futures
 import json
 import re
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.serving import PATIENCE_S, Served, serving, start
-from support.tiny_bundle import Shop, Sizes, Twin, publish
+from support.tiny_bundle import Shop, Sizes, Twin, make_twin, manifest_of, publish, seal
 
 from mmsr.engine.client import AsyncRecommenderClient, Recommendations, RecommenderClient
 from mmsr.engine.errors import (
@@ -326,7 +327,7 @@ def test_sigterm_under_load_loses_nothing(slow_shop: Shop) -> None:
             if len(answered) == 200:
                 served.process.terminate()
 
-    with serving(slow_shop.root) as served:
+    with serving(slow_shop.root, "--lame-duck-s", "0.5") as served:
 
         async def main(opened: AsyncRecommenderClient) -> None:
             wanted = histories(48, SLOW.items)
@@ -335,7 +336,7 @@ def test_sigterm_under_load_loses_nothing(slow_shop: Shop) -> None:
         concurrently(served.target, main)
         assert served.end() == 0
         line = served.wait_for(r"drained: \d+ were waiting, none lost; ([\d,]+) requests answered")
-    assert int(line[1].replace(",", "")) == len(answered)
+    assert int(line[1].replace(",", "")) == len(answered) > 200 + len(refusals)  # answered on
     assert len(refusals) == 48
     assert {type(error) for error in refusals} == {Unavailable}
 
@@ -348,6 +349,65 @@ def test_a_server_told_to_stop_while_it_loads_stops(slow_shop: Shop) -> None:
     finally:
         served.process.kill()
         served.end()
+
+
+HANGING = """
+import logging, threading
+from mmsr.engine import cli, model
+compute = model.SequenceModel.recommend
+def recommend(self, requests):
+    if len(requests[0].history) == {length}:
+        logging.info("hanging")
+        threading.Event().wait()
+    return compute(self, requests)
+model.SequenceModel.recommend = recommend
+cli.main()
+"""
+
+
+def hanging(shop: Shop, length: int, *flags: str) -> Served:
+    """Start a server whose model never answers a history of `length`."""
+    return start(shop.root, *flags, program=("-c", HANGING.format(length=length)))
+
+
+def test_a_computation_that_hangs_does_not_keep_the_server_from_ending(shop: Shop) -> None:
+    served = hanging(shop, 2, "--grace-s", "0.5")
+    try:
+        with RecommenderClient(served.target, timeout_s=PATIENCE_S) as client:
+            client.wait_until_serving(PATIENCE_S)
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                call = pool.submit(client.recommend, ["item-1", "item-2"], 3)
+                served.wait_for("hanging")
+                assert served.stop() == 1, served.log
+                assert isinstance(call.exception(PATIENCE_S), Unavailable)
+        assert "0.5 s of grace are over: 1 requests are lost" in served.log
+        assert served.lines[-1].endswith("a computation does not end and is left behind")
+    finally:
+        served.process.kill()
+        served.end()
+
+
+def test_a_server_told_to_stop_while_its_model_hangs_ends_well(shop: Shop) -> None:
+    served = hanging(shop, 1)  # as the warm-up asks
+    try:
+        served.wait_for("hanging")
+        assert served.stop() == 0, served.log
+        assert served.lines[-1].endswith("a computation does not end and is left behind")
+    finally:
+        served.process.kill()
+        served.end()
+
+
+def test_a_bundle_that_does_not_answer_like_pytorch_is_not_served(
+    shop: Shop, tmp_path: Path
+) -> None:
+    root = tmp_path / "repository"
+    shutil.copytree(shop.root, root)
+    folder = root / "versions" / shop.folder.name
+    np.save(folder / "tables" / "item_inputs.npy", make_twin(shop.sizes, seed=9).inputs_CW)
+    (folder / "manifest.json").unlink()
+    seal(folder, manifest_of(shop.sizes))
+    assert "does not answer like PyTorch on 40 probe users" in refused(root)
 
 
 def test_a_client_finds_out_that_nothing_listens() -> None:

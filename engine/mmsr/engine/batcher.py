@@ -60,21 +60,10 @@ class _Waiting(Generic[Job, Answer]):
 
 @dataclass(kw_only=True, slots=True)
 class Counters:
-    """What happened to the jobs since the start. Times in microseconds."""
+    """What was done since the start."""
 
-    submitted: int = 0
-    refused_full: int = 0
-    refused_late: int = 0
-    refused_draining: int = 0
-    expired: int = 0  # queued, dropped before they ran
-    cancelled: int = 0  # by the caller, before or while they ran
-    failed: int = 0
-    answered: int = 0
+    answered: int = 0  # jobs
     batches: int = 0
-    batched: int = 0  # jobs in those batches
-    largest_batch: int = 0
-    queue_us: int = 0  # summed over answered jobs
-    compute_us: int = 0  # summed over batches
 
 
 class Batcher(Generic[Job, Answer]):
@@ -103,6 +92,7 @@ class Batcher(Generic[Job, Answer]):
         self._max_wait_s = config.max_wait_ms / 1e3
         self._queue: OrderedDict[_Waiting[Job, Answer], None] = OrderedDict()
         self._running_until: float | None = None  # predicted end of the batch being computed
+        self._running = 0  # jobs in that batch
         self._start_soon = False
         self._timer: asyncio.TimerHandle | None = None
         self._drained: asyncio.Event | None = None
@@ -112,6 +102,11 @@ class Batcher(Generic[Job, Answer]):
     def depth(self) -> int:
         """How many jobs wait."""
         return len(self._queue)
+
+    @property
+    def unanswered(self) -> int:
+        """How many jobs wait or are being computed."""
+        return len(self._queue) + self._running
 
     @property
     def idle(self) -> bool:
@@ -134,8 +129,6 @@ class Batcher(Generic[Job, Answer]):
             return await future
         except asyncio.CancelledError:
             self._queue.pop(waiting, None)
-            if future.cancelled():  # else it was answered in the same moment
-                self.counters.cancelled += 1
             raise
 
     async def drain(self) -> None:
@@ -165,12 +158,9 @@ class Batcher(Generic[Job, Answer]):
         return rest_s + (full * predict(self._config.max_batch) if full else 0) + predict(part + 1)
 
     def _admit(self, now: float, deadline: float | None) -> None:
-        self.counters.submitted += 1
         if self._drained is not None:
-            self.counters.refused_draining += 1
             raise Unavailable("the server is stopping; send the request to another one")
         if len(self._queue) >= self._config.queue_limit:
-            self.counters.refused_full += 1
             retry_ms = max(1, math.ceil(1e3 * self.predicted_s(now)))
             raise Overloaded(
                 f"{len(self._queue)} requests are waiting, the limit; retry in {retry_ms} ms",
@@ -179,7 +169,6 @@ class Batcher(Generic[Job, Answer]):
         if deadline is not None:
             left_s = deadline - now
             if left_s <= 0 or left_s < (predicted_s := self.predicted_s(now)):
-                self.counters.refused_late += 1
                 raise DeadlineTooShort(_too_late(left_s, predicted_s if left_s > 0 else None))
 
     def _wake(self, now: float) -> None:
@@ -204,6 +193,8 @@ class Batcher(Generic[Job, Answer]):
     def _start(self) -> None:
         """Compute the next batch, if there is one and its time has come."""
         self._start_soon = False
+        if self._running_until is not None:  # the timer was first, in the same turn of the loop
+            return
         now = self._clock()
         if self._max_wait_s:
             self._stop_timer()
@@ -213,6 +204,7 @@ class Batcher(Generic[Job, Answer]):
         batch = self._take(now)
         if batch:
             self._running_until = now + self._times.predict(len(batch))
+            self._running = len(batch)
             jobs = [waiting.job for waiting in batch]
             self._compute.submit(partial(self._call, jobs), partial(self._finish, batch))
         elif self._drained is not None:
@@ -231,7 +223,6 @@ class Batcher(Generic[Job, Answer]):
             if waiting.future.done():
                 continue
             if waiting.deadline is not None and waiting.deadline <= now:
-                self.counters.expired += 1
                 waiting.future.set_exception(DeadlineTooShort(_too_late(waiting.deadline - now)))
             else:
                 batch.append(waiting)
@@ -254,6 +245,7 @@ class Batcher(Generic[Job, Answer]):
     ) -> None:
         """Start the next batch, then hand out the answers of this one."""
         self._running_until = None
+        self._running = 0
         if computed is not None:
             self._times.record(len(batch), computed.ended - computed.started)
         if self._queue or self._drained is not None:
@@ -267,26 +259,17 @@ class Batcher(Generic[Job, Answer]):
     def _deliver(self, batch: list[_Waiting[Job, Answer]], computed: _Computed[Answer]) -> None:
         size = len(batch)
         compute_us = round((computed.ended - computed.started) * 1e6)
-        self._count_batch(size, compute_us)
+        self.counters.batches += 1
         for waiting, answer in zip(batch, computed.answers, strict=True):
             if waiting.future.done():  # cancelled meanwhile; setting a result would raise
                 continue
             queue_us = round((computed.started - waiting.arrived) * 1e6)
             self.counters.answered += 1
-            self.counters.queue_us += queue_us
             waiting.future.set_result(Ride(answer, queue_us, compute_us, size))
-
-    def _count_batch(self, size: int, compute_us: int) -> None:
-        counters = self.counters
-        counters.batches += 1
-        counters.batched += size
-        counters.compute_us += compute_us
-        counters.largest_batch = max(counters.largest_batch, size)
 
     def _fail(self, batch: list[_Waiting[Job, Answer]]) -> None:
         for waiting in batch:
             if not waiting.future.done():
-                self.counters.failed += 1
                 waiting.future.set_exception(RunnerFailed("the computation failed"))
 
 

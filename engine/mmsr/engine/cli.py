@@ -34,9 +34,13 @@ def serve(
         int | None,
         typer.Option(help="Threads of one computation.", show_default="CPUs less one"),
     ] = None,
-    grace_s: Annotated[
-        float, typer.Option(help="Time for requests in flight after SIGTERM.")
-    ] = 30.0,
+    grace_s: Annotated[float, typer.Option(help="Time from SIGTERM to the end, at most.")] = 30.0,
+    lame_duck_s: Annotated[
+        float,
+        typer.Option(
+            help="Of that, time for which requests are still answered; less when none come."
+        ),
+    ] = 5.0,
     port_file: Annotated[
         Path | None, typer.Option(help="Write the port here while the server serves.")
     ] = None,
@@ -51,6 +55,7 @@ def serve(
         port=port,
         threads=default_threads() if threads is None else threads,
         grace_s=grace_s,
+        lame_duck_s=lame_duck_s,
         port_file=port_file,
         batch=BatchConfig(max_batch=max_batch, max_wait_ms=max_wait_ms, queue_limit=queue_limit),
     )

@@ -15,7 +15,7 @@ from typing import Any, Self
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mmsr.engine.errors import EngineError, Unavailable, from_status
+from mmsr.engine.errors import EngineError, InvalidRequest, Unavailable, from_status
 from mmsr.engine.wire import RETRY_AFTER, SERVICE_NAME
 from mmsr.v1 import recommender_pb2 as pb
 from mmsr.v1 import recommender_pb2_grpc as pb_grpc
@@ -157,9 +157,14 @@ class AsyncRecommenderClient:
 def _request(
     history: Iterable[str], k: int, excluded_ids: Iterable[str], exclude_seen: bool | None
 ) -> pb.RecommendRequest:
-    return pb.RecommendRequest(
-        history=history, k=k, excluded_ids=excluded_ids, exclude_seen=exclude_seen
-    )
+    try:
+        return pb.RecommendRequest(
+            history=history, k=k, excluded_ids=excluded_ids, exclude_seen=exclude_seen
+        )
+    except ValueError as error:  # k is no uint32, or an id is no UTF-8
+        raise InvalidRequest(
+            f"the request cannot be encoded ({error}); expected a k from 1 to 1000 and ids in UTF-8"
+        ) from None
 
 
 def _recommendations(response: pb.RecommendResponse) -> Recommendations:

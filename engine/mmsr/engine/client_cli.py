@@ -8,8 +8,9 @@ import typer
 from mmsr.bundle.terminal import run
 
 if TYPE_CHECKING:
-    from mmsr.engine.client import Recommendations
+    from mmsr.engine.client import Recommendations, RecommenderClient
 
+SILENT_S = 1.0
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -35,7 +36,7 @@ def recommend(
     from mmsr.engine.client import RecommenderClient
 
     with RecommenderClient(target) as client:
-        client.wait_until_serving(wait_s)
+        wait(client, target, wait_s)
         answer = client.recommend(
             history or [], k, excluded_ids=exclude or [], deadline_ms=deadline_ms
         )
@@ -43,6 +44,19 @@ def recommend(
     if history and known:
         typer.echo("after: " + " · ".join(known.get(item_id) or item_id for item_id in history))
     typer.echo(table(answer, known))
+
+
+def wait(client: "RecommenderClient", target: str, wait_s: float) -> None:
+    """Wait for a server that is still starting, and say so if it takes longer than a moment."""
+    from mmsr.engine.errors import Unavailable
+
+    try:
+        client.wait_until_serving(min(wait_s, SILENT_S))
+    except Unavailable:
+        if wait_s <= SILENT_S:
+            raise
+        typer.echo(f"{target} does not serve yet; waiting up to {wait_s:g} s …", err=True)
+        client.wait_until_serving(wait_s)
 
 
 def titles(repository: Path, bundle_id: str) -> dict[str, str]:

@@ -23,7 +23,11 @@ class Compute(Protocol):
 
 
 class ComputeThread:
-    """A daemon thread: a computation that hangs does not keep the process from ending."""
+    """A daemon thread: a computation that hangs does not keep the process from ending.
+
+    But Python's own end must not meet one inside native code, which would abort the process:
+    `join` tells whether it may.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -56,6 +60,11 @@ class ComputeThread:
     def close(self) -> None:
         """Let the thread end after what is queued; does not wait for it."""
         self._tasks.put(None)
+
+    def join(self, limit_s: float) -> bool:
+        """Wait up to `limit_s` for the thread to end after `close`; return whether it has."""
+        self._thread.join(limit_s)
+        return not self._thread.is_alive()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

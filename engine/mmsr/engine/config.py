@@ -42,21 +42,28 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 50051  # 0: any free one
     threads: int = field(default_factory=lambda: default_threads())  # of one computation
-    grace_s: float = 30.0  # for requests in flight when the server is told to stop
+    grace_s: float = 30.0  # from the order to stop to the end, whatever is still in flight
+    # Of that, how long requests are still answered: balancers need some seconds to look elsewhere.
+    lame_duck_s: float = 5.0
     port_file: Path | None = None  # receives the real port once the server serves
     batch: BatchConfig = field(default_factory=BatchConfig)
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
-        _at_least(0, port=self.port, grace_s=self.grace_s)
+        _at_least(0, port=self.port, grace_s=self.grace_s, lame_duck_s=self.lame_duck_s)
         _at_least(1, threads=self.threads)
         if self.port > 65535:
             raise ConfigError(f"port {self.port}; expected 0 to 65535")
 
 
 def default_threads() -> int:
-    """Return the CPUs that this process may use less one, which is left to gRPC."""
-    return max(1, len(os.sched_getaffinity(0)) - 1)
+    """Return `threads_for` the CPUs that this process may use."""
+    return threads_for(len(os.sched_getaffinity(0)))
+
+
+def threads_for(cpus: int) -> int:
+    """Return all CPUs less one, which is left to gRPC; at least 1."""
+    return max(1, cpus - 1)
 
 
 def _at_least(least: int, **settings: float) -> None:

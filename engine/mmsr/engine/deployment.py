@@ -83,7 +83,8 @@ def warm_up_batch(size: int, length: int, items: int) -> list[RowRequest]:
 def describe(report: ProbeReport) -> str:
     """Return the report as half a line of text."""
     return (
-        f"{report.users} users, overlap@{report.k} {report.overlap:.4f}, largest score error "
+        f"{report.users} users, overlap@{report.k} {report.overlap:.4f}, with filters "
+        f"{report.filtered.overlap:.4f}, largest score error "
         f"{report.max_abs_error:.1e}, NDCG@10 {report.ndcg:.4f} (PyTorch "
         f"{report.ndcg_reference:.4f})"
     )

@@ -5,26 +5,41 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from mmsr.engine.errors import EngineError, Overloaded, RunnerFailed, Unavailable
+from mmsr.engine.errors import EngineError, InvalidRequest, Overloaded, RunnerFailed, Unavailable
 from mmsr.engine.service import Query, Reply, Service
-from mmsr.engine.wire import RETRY_AFTER
+from mmsr.engine.wire import METHOD, RETRY_AFTER, SERVICE_NAME
 from mmsr.v1 import recommender_pb2 as pb
-from mmsr.v1 import recommender_pb2_grpc as pb_grpc
 
 log = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class RecommenderFace(pb_grpc.RecommenderServicer):
+class RecommenderFace:
     """Answers with the present service, or with the reason why there is none."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._service: Service | None = None
         self._refusal = Unavailable("the server is starting; try again in a moment")
-        self.last_refusal = clock()  # for want of a service
+        self.last_call = clock()
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register with a server that has not started.
+
+        Not by the generated function: its deserializer would answer a malformed message with
+        UNKNOWN and write a traceback to the log.
+        """
+        handler: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
+            self.recommend, response_serializer=pb.RecommendResponse.SerializeToString
+        )
+        handlers = {METHOD: handler}
+        server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
+        )
+        server.add_registered_method_handlers(SERVICE_NAME, handlers)
 
     def use(self, service: Service) -> None:
         """Answer new requests with `service`; those under way stay with theirs."""
@@ -33,28 +48,36 @@ class RecommenderFace(pb_grpc.RecommenderServicer):
     def refuse(self, reason: Unavailable) -> None:
         """Answer new requests with `reason`."""
         self._service = None
-        self.last_refusal = self._clock()
         self._refusal = reason
 
-    async def Recommend(  # noqa: N802
-        self, request: pb.RecommendRequest, context: Context
-    ) -> pb.RecommendResponse:
-        """See recommender.proto."""
+    async def recommend(self, message: bytes, context: Context) -> pb.RecommendResponse:
+        """Answer an encoded `RecommendRequest`; see recommender.proto."""
+        now = self.last_call = self._clock()
         try:
             service = self._service
             if service is None:
-                self.last_refusal = self._clock()
                 raise self._refusal
             left_s = context.time_remaining()
             # None without a deadline, whatever the annotation says.
-            deadline = None if left_s is None else self._clock() + left_s
-            reply = await service.recommend(query_of(request), deadline)
+            deadline = None if left_s is None else now + left_s
+            reply = await service.recommend(query_of(parse(message)), deadline)
             return response_of(reply, service.facts.version)
         except EngineError as error:
             await abort(context, error)
         except Exception:  # outermost: a bug must not take the server down
             log.exception("Recommend failed")
             await abort(context, RunnerFailed("internal error"))
+
+
+def parse(message: bytes) -> pb.RecommendRequest:
+    """Decode a request; `InvalidRequest` if it is none."""
+    try:
+        return pb.RecommendRequest.FromString(message)
+    except DecodeError as error:
+        raise InvalidRequest(
+            f"{len(message)} bytes that are no mmsr.v1.RecommendRequest ({error}); expected one, "
+            "with ids in UTF-8"
+        ) from None
 
 
 def query_of(request: pb.RecommendRequest) -> Query:

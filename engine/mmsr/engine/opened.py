@@ -15,11 +15,11 @@ import numpy.typing as npt
 from mmsr.bundle.catalogue import CATALOGUE, Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
+from mmsr.engine.config import Limits
+from mmsr.engine.probe_set import PROBE
 
 ITEM_INPUTS = "tables/item_inputs.npy"
 ITEM_OUTPUTS = "tables/item_outputs.npy"
-PROBE = "probe.npz"
-ID_BYTES = 512  # as in recommender.proto
 
 # What the engine hands to the sequence graph and expects of it: element type and rank.
 SEQUENCE_INPUTS = {
@@ -109,9 +109,10 @@ def _check_contract(
 def _check_catalogue(path: Path, catalogue: Catalogue, items: int) -> None:
     if len(catalogue) != items:
         _refuse(path, f"{len(catalogue)} items, the manifest says {items}")
+    most = Limits().id_bytes
     for item_id in catalogue.item_ids:
-        if not 1 <= len(item_id.encode()) <= ID_BYTES:
-            _refuse(path, f"item id {item_id[:40]!r}: expected 1 to {ID_BYTES} bytes")
+        if not 1 <= len(item_id.encode()) <= most:
+            _refuse(path, f"item id {item_id[:40]!r}: expected 1 to {most} bytes")
 
 
 def _open_table(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:

@@ -8,39 +8,27 @@ answers to compare with were stored at export.
 
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.bundle.errors import BundleError
 from mmsr.engine.errors import ProbeFailed
+from mmsr.engine.items import eligibility
 from mmsr.engine.model import SequenceModel, open_model
-from mmsr.engine.opened import PROBE
+from mmsr.engine.probe_answers import ask, count_right, distance, misordered, spread
+from mmsr.engine.probe_filters import FilterReport, probe_filters
+from mmsr.engine.probe_set import Floats, ProbeSet, Rows, load_probe
 from mmsr.engine.runners.base import Runner
-
-Rows = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 # How far two fp32 computations of one score may lie apart, relative to max(1, largest score).
 # The project's definition of a right answer; measured errors are in each bundle's manifest.
 FP32_TOLERANCE = 1e-4
 FP32_OVERLAP = 1.0
+# NDCG that no tie explains: two sums of the same numbers.
+NDCG_TOLERANCE = 1e-9
 BATCH = 64  # users a call
 ALONE = 16  # users that are also computed one by one
 NDCG_AT = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSet:
-    """`probe.npz`: histories, and what PyTorch answered with every item eligible."""
-
-    history_PL: Rows  # oldest first, padded on the right with 0
-    length_P: Rows
-    target_P: Rows  # what came next in truth
-    state_PD: Floats  # the score of row r is state @ item_outputs[r]
-    top_rows_PK: Rows
-    top_scores_PK: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +47,34 @@ class ProbeReport:
     table_error: float  # of PyTorch's own best scores, computed anew from the bundle's table
     ndcg: float  # NDCG@10 of the targets, by the runner
     ndcg_reference: float  # the same, by PyTorch
+    ndcg_error: float  # their difference as far as ties within the tolerance do not explain it
+    misordered: int  # places that score higher than the place before
+    filtered: FilterReport  # the same with exclusions, barred items and other k
 
     def check(self, *, overlap: float = FP32_OVERLAP, tolerance: float = FP32_TOLERANCE) -> None:
         """Raise `ProbeFailed`, which says what differs and by how much; defaults are fp32's."""
         problems = [
-            f"{what} {value:.3g}, at most {tolerance:g} allowed"
+            f"{what} {value:.6f}, at least {overlap:g} expected"
             for what, value in (
-                ("score error", self.max_error),
-                ("alone against batched", self.alone_error),
-                ("padded against unpadded", self.padding_error),
-                ("output table against PyTorch's scores", self.table_error),
+                (f"overlap@{self.k}", self.overlap),
+                ("overlap with filters", self.filtered.overlap),
             )
-            if not value <= tolerance  # NaN fails too
+            if not value >= overlap
         ]
-        if not self.overlap >= overlap:
-            problems.insert(
-                0, f"overlap@{self.k} {self.overlap:.6f}, at least {overlap:g} expected"
+        problems += [
+            f"{what} {value:.3g}, at most {most:g} allowed"
+            for what, value, most in (
+                ("score error", self.max_error, tolerance),
+                ("score error with filters", self.filtered.max_error, tolerance),
+                ("alone against batched", self.alone_error, tolerance),
+                ("padded against unpadded", self.padding_error, tolerance),
+                ("output table against PyTorch's scores", self.table_error, tolerance),
+                ("places out of order", self.misordered, 0),
+                ("places out of order with filters", self.filtered.misordered, 0),
+                (f"NDCG@{NDCG_AT} error", self.ndcg_error, NDCG_TOLERANCE),
             )
+            if not value <= most  # NaN fails too
+        ]
         if problems:
             raise ProbeFailed(
                 f"{self.runner} does not answer like PyTorch on {self.users} probe users: "
@@ -100,7 +99,6 @@ def prove(model: SequenceModel) -> ProbeReport:
     bundle = model.bundle
     items = bundle.manifest.tables.items
     probe = load_probe(bundle.folder, items)
-    model.bind_eligible(np.ones(items, np.bool_))
     try:
         return probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
     finally:
@@ -110,7 +108,8 @@ def prove(model: SequenceModel) -> ProbeReport:
 def probe_runner(
     runner: Runner, probe: ProbeSet, item_outputs_CD: Floats, items: int
 ) -> ProbeReport:
-    """Compare a runner whose tables are bound and whose bias makes every item eligible."""
+    """Compare a runner whose tables are bound; afterwards its bias is to be bound anew."""
+    runner.bind("bias", eligibility(np.ones(items, np.bool_), len(item_outputs_CD)))
     k = min(probe.top_rows_PK.shape[1], items)
     everyone = np.arange(len(probe.length_P))
     rows_PK, scores_PK = _answers(runner, probe, everyone, k)
@@ -118,13 +117,13 @@ def probe_runner(
     reference_PK = _reference_scores(probe, rows_PK * known_PK, item_outputs_CD)
     scale_P = np.maximum(1.0, np.abs(probe.top_scores_PK[:, :k]).max(axis=1))
     least_P = probe.top_scores_PK[:, k - 1] - FP32_TOLERANCE * scale_P
-    right_P = _count_right(rows_PK, known_PK & (reference_PK >= least_P[:, None]))
-    few = _sample(probe.length_P)
+    right_P = count_right(rows_PK, known_PK & (reference_PK >= least_P[:, None]))
+    few = spread(probe.length_P, ALONE)
     alone_fk = np.concatenate(
         [_answers(runner, probe, few[i : i + 1], k)[1] for i in range(len(few))]
     )
     wide_fk = _answers(runner, probe, few, k, width=probe.history_PL.shape[1])[1]
-    error_P = _distance(scores_PK, reference_PK)
+    error_P = distance(scores_PK, reference_PK)
     return ProbeReport(
         runner=runner.name,
         users=len(everyone),
@@ -133,11 +132,14 @@ def probe_runner(
         worst_overlap=float(right_P.min() / k),
         max_abs_error=float(error_P.max()),
         max_error=float((error_P / scale_P).max()),
-        alone_error=float((_distance(alone_fk, scores_PK[few]) / scale_P[few]).max()),
-        padding_error=float((_distance(wide_fk, alone_fk) / scale_P[few]).max()),
+        alone_error=float((distance(alone_fk, scores_PK[few]) / scale_P[few]).max()),
+        padding_error=float((distance(wide_fk, alone_fk) / scale_P[few]).max()),
         table_error=_table_error(probe, item_outputs_CD, scale_P),
         ndcg=_ndcg(rows_PK, probe.target_P),
         ndcg_reference=_ndcg(probe.top_rows_PK, probe.target_P),
+        ndcg_error=_ndcg_error(rows_PK, probe, item_outputs_CD, 2 * FP32_TOLERANCE * scale_P),
+        misordered=misordered(scores_PK),
+        filtered=probe_filters(runner, probe, item_outputs_CD, items, FP32_TOLERANCE),
     )
 
 
@@ -148,44 +150,7 @@ def _table_error(probe: ProbeSet, item_outputs_CD: Floats, scale_P: Floats) -> f
     from another epoch would agree with themselves.
     """
     again_PK = _reference_scores(probe, probe.top_rows_PK, item_outputs_CD)
-    return float((_distance(again_PK, probe.top_scores_PK) / scale_P).max())
-
-
-def load_probe(folder: Path, items: int) -> ProbeSet:
-    """Read `probe.npz`; `BundleError` if an array is missing, misshapen or out of range."""
-    path = folder / PROBE
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            probe = ProbeSet(
-                history_PL=arrays["history"],
-                length_P=arrays["length"],
-                target_P=arrays["target"],
-                state_PD=arrays["state"],
-                top_rows_PK=arrays["top_rows"],
-                top_scores_PK=arrays["top_scores"],
-            )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
-    problem = _problem(probe, items)
-    if problem:
-        raise BundleError(f"{path}: {problem}; export the model again")
-    return probe
-
-
-def _problem(probe: ProbeSet, items: int) -> str | None:
-    users = len(probe.length_P)
-    for name, array in vars(probe).items():
-        wanted = np.float32 if name in ("state_PD", "top_scores_PK") else np.int64
-        rank = 1 if name in ("length_P", "target_P") else 2
-        if array.dtype != wanted or array.ndim != rank or len(array) != users:
-            return f"{name} is {array.dtype} {list(array.shape)} for {users} users"
-    if users == 0 or probe.top_rows_PK.shape != probe.top_scores_PK.shape:
-        return f"{users} users, top rows {probe.top_rows_PK.shape}, expected at least one"
-    if probe.history_PL.min() < 0 or probe.history_PL.max() > items:
-        return f"a history has rows outside 0 to {items}"
-    if probe.length_P.min() < 1 or probe.length_P.max() > probe.history_PL.shape[1]:
-        return f"a length is outside 1 to {probe.history_PL.shape[1]}"
-    return None
+    return float((distance(again_PK, probe.top_scores_PK) / scale_P).max())
 
 
 def _answers(
@@ -196,17 +161,18 @@ def _answers(
     for start in range(0, len(users), BATCH):
         some = users[start : start + BATCH]
         length = probe.length_P[some]
-        outputs = runner.run(
+        rows_PK, scores_PK = ask(
+            runner,
             {
                 "history": probe.history_PL[some, : width or int(length.max())],
                 "length": length,
                 "excluded": np.zeros((len(some), 1), np.int64),
                 "bias_row": np.zeros(len(some), np.int64),
                 "k": np.array([k], np.int64),
-            }
+            },
         )
-        rows.append(outputs["rows"])
-        scores.append(outputs["scores"])
+        rows.append(rows_PK)
+        scores.append(scores_PK)
     return np.concatenate(rows), np.concatenate(scores)
 
 
@@ -215,27 +181,36 @@ def _reference_scores(probe: ProbeSet, rows_PK: Rows, item_outputs_CD: Floats) -
     return reference
 
 
-def _count_right(rows_PK: Rows, right_PK: npt.NDArray[np.bool_]) -> Rows:
-    """Count each user's distinct right rows: the best item returned K times is right once."""
-    counts = [len(set(rows[right].tolist())) for rows, right in zip(rows_PK, right_PK, strict=True)]
-    return np.array(counts, np.int64)
-
-
-def _sample(length_P: Rows) -> Rows:
-    """Return up to `ALONE` users, spread from the shortest history to the longest."""
-    by_length = np.argsort(length_P, kind="stable")
-    places = np.linspace(0, len(by_length) - 1, min(ALONE, len(by_length)))
-    return by_length[places.astype(np.int64)]
-
-
-def _distance(a_PK: Floats, b_PK: Floats) -> Floats:
-    """Return each user's largest difference; NaN or infinite where either is."""
-    with np.errstate(invalid="ignore"):
-        distance: Floats = np.abs(a_PK - b_PK).max(axis=1)
-    return distance
-
-
 def _ndcg(rows_PK: Rows, target_P: Rows) -> float:
-    hit_PK = rows_PK[:, :NDCG_AT] == target_P[:, None]
-    discount_K = 1.0 / np.log2(np.arange(2, hit_PK.shape[1] + 2))
-    return float((hit_PK * discount_K).sum(axis=1).mean())
+    return float(_gain(_place(rows_PK, target_P)).mean())
+
+
+def _ndcg_error(
+    rows_PK: Rows, probe: ProbeSet, item_outputs_CD: Floats, tolerance_P: Floats
+) -> float:
+    """Return how far NDCG is from what PyTorch's scores allow, whichever way ties are broken.
+
+    Two scores tie if they are within `tolerance_P`.
+    """
+    found_P = _gain(_place(rows_PK, probe.target_P))
+    score_P = _reference_scores(probe, probe.target_P[:, None], item_outputs_CD)[:, 0]
+    top_PK = probe.top_scores_PK
+    before_P = (top_PK > (score_P + tolerance_P)[:, None]).sum(axis=1)
+    until_P = (top_PK >= (score_P - tolerance_P)[:, None]).sum(axis=1)
+    best_P = _gain(before_P)
+    worst_P = _gain(np.maximum(before_P, until_P - 1))  # the target itself is among them
+    outside_P = found_P - np.clip(found_P, worst_P, best_P)
+    return float(np.abs(outside_P).mean())
+
+
+def _place(rows_PK: Rows, target_P: Rows) -> Rows:
+    """Return each target's place, counted from 0; K where it is not among the rows."""
+    hit_PK = rows_PK == target_P[:, None]
+    place_P: Rows = np.where(hit_PK.any(axis=1), hit_PK.argmax(axis=1), rows_PK.shape[1])
+    return place_P
+
+
+def _gain(place_P: Rows) -> npt.NDArray[np.float64]:
+    inside_P = place_P < NDCG_AT
+    gain_P: npt.NDArray[np.float64] = inside_P / np.log2(place_P + 2.0)
+    return gain_P

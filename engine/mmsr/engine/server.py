@@ -3,12 +3,15 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -23,11 +26,12 @@ from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
 from mmsr.engine.wire import SERVICE_NAME
-from mmsr.v1 import recommender_pb2_grpc as pb_grpc
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-QUIET_S = 0.1  # without a call: the callers have found out
-LAME_DUCK_S = 2.0  # for callers that do not mind being refused
+IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
+QUIET_S = 0.1  # without a call once they are refused: the callers have found out
+REFUSE_S = 2.0  # for callers that do not mind being refused
+LEAVE_S = 1.0  # for the computing thread to end when there is nothing left to wait for
 log = logging.getLogger(__name__)
 
 
@@ -38,7 +42,7 @@ class Server:
         self._config = config
         self._compute = compute
         self._clock: Callable[[], float] = time.monotonic
-        self._deployment: Deployment | None = None
+        self.deployment: Deployment | None = None
         self.face = RecommenderFace(self._clock)
         self.health = Health(("", SERVICE_NAME))
         self.port = 0  # the real one, once it listens
@@ -46,7 +50,7 @@ class Server:
     async def listen(self) -> None:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
         self._server = grpc.aio.server(options=server_options(self._config))
-        pb_grpc.add_RecommenderServicer_to_server(self.face, self._server)
+        self.face.add_to(self._server)
         self.health.add_to(self._server)
         names = (SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
@@ -60,14 +64,14 @@ class Server:
         # What is loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self._deployment = deployment
+        self.deployment = deployment
         self.face.use(deployment.service)
         self.health.set(serving=True)
 
     def announce(self) -> None:
         """Log what is served, and where."""
-        assert self._deployment is not None
-        deployment = self._deployment
+        assert self.deployment is not None
+        deployment = self.deployment
         log.info(
             "serving %s on %s:%d, %s items, runner %s",
             deployment.model.version,
@@ -77,42 +81,54 @@ class Server:
             deployment.model.runner.name,
         )
 
-    async def stop(self) -> None:
-        """Say NOT_SERVING, refuse what is new, answer what is queued, close."""
+    async def stop(self) -> int:
+        """Say NOT_SERVING, go on answering for a while, then refuse what is new, and close.
+
+        Returns how many requests were lost because the time of grace was over.
+        """
         ends = self._clock() + self._config.grace_s
         self.health.set(serving=False)
+        lost = 0
+        if self.deployment is not None:
+            # Whoever has not heard of it yet still sends, and is answered.
+            lame_ends = min(ends, self._clock() + self._config.lame_duck_s)
+            await self._wait_for_quiet(IDLE_S, lame_ends)
         self.face.refuse(Unavailable("the server is stopping; send the request to another one"))
-        if self._deployment is not None:
-            await self._drain(self._deployment)
-        await self._wait_for_quiet(min(ends, self._clock() + LAME_DUCK_S))
+        if self.deployment is not None:
+            lost = await self._drain(self.deployment, ends)
+        await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         await self._server.stop(max(0.0, ends - self._clock()))
+        return lost
 
-    async def _drain(self, deployment: Deployment) -> None:
+    async def _drain(self, deployment: Deployment, ends: float) -> int:
+        """Answer what is queued; return how many requests cannot be before the clock's `ends`."""
         batcher = deployment.batcher
-        waiting = batcher.depth
+        waiting = batcher.unanswered
         try:
-            await asyncio.wait_for(batcher.drain(), self._config.grace_s)
+            await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
         except TimeoutError:
-            log.error(
-                "%g s of grace are over: %d requests are lost", self._config.grace_s, batcher.depth
-            )
-        else:
-            counters = batcher.counters
-            log.info(
-                "drained: %d were waiting, none lost; %s requests answered in %s batches",
-                waiting,
-                f"{counters.answered:,}",
-                f"{counters.batches:,}",
-            )
+            lost = batcher.unanswered
+            log.error("%g s of grace are over: %d requests are lost", self._config.grace_s, lost)
+            return lost
+        counters = batcher.counters
+        log.info(
+            "drained: %d were waiting, none lost; %s requests answered in %s batches",
+            waiting,
+            f"{counters.answered:,}",
+            f"{counters.batches:,}",
+        )
+        return 0
 
-    async def _wait_for_quiet(self, ends: float) -> None:
-        """Refuse callers properly until they have gone: gRPC's stop cancels what it finds.
+    async def _wait_for_quiet(self, quiet_s: float, ends: float) -> None:
+        """Return when no call has come for `quiet_s`, or at the clock's `ends`.
 
-        Cancelled calls look like the caller's own doing; refused ones are tried elsewhere.
+        gRPC's stop cancels what it finds. Cancelled calls look like the caller's own doing;
+        refused ones are tried elsewhere.
         """
+        began = self._clock()
         while (now := self._clock()) < ends:
-            quiet_at = self.face.last_refusal + QUIET_S
+            quiet_at = max(began, self.face.last_call) + quiet_s
             if now >= quiet_at:
                 return
             await asyncio.sleep(min(quiet_at, ends) - now)
@@ -136,8 +152,22 @@ async def serve(config: ServeConfig) -> None:
                 await stopping.wait()
         log.info("stopping")
     finally:
-        await server.stop()
+        lost = await server.stop()
         compute.close()
+        if not compute.join(LEAVE_S):
+            leave(sys.exception(), lost)
+
+
+def leave(failure: BaseException | None, lost: int) -> NoReturn:
+    """End the process at once, while a computation goes on in native code.
+
+    Python's own end would pull the interpreter from under it, and the process would abort.
+    """
+    if failure is not None:
+        log.error("%s", failure)
+    log.warning("a computation does not end and is left behind")
+    logging.shutdown()
+    os._exit(1 if failure is not None or lost else 0)
 
 
 async def loaded(load: Coroutine[None, None, None], stopping: asyncio.Event) -> bool:

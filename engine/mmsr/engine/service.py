@@ -96,7 +96,8 @@ class Service:
         exclude_seen = query.exclude_seen
         if exclude_seen is None:
             exclude_seen = self.facts.exclude_seen
-        return excluded + seen if exclude_seen else excluded
+        barred = excluded + seen if exclude_seen else excluded
+        return list(dict.fromkeys(barred))  # the batch is as wide as its longest list
 
     def _check_sizes(self, query: Query) -> None:
         if not 1 <= query.k <= self.limits.k:

@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +26,8 @@ from mmsr.export.encoders import (
 from mmsr.export.gate import GateReport, check_item_graph
 from mmsr.export.reuse import reuse_graph
 from mmsr.export.tables import ProbeKind, catalogue_of, item_rows, probe_set, write_tables
+from mmsr.training.architectures import require_exportable
+from mmsr.training.checkpoint import RunRef
 from mmsr.training.config import recipe_to_dict
 from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun, provenance
@@ -61,8 +63,9 @@ def build_bundle(
     """Write a complete bundle into the empty `folder` and put it through the gate.
 
     Encoders that a bundle of `repository` has already are taken from there. Raises what the gate
-    raises; then `folder` is worth nothing.
+    raises, and `NotExportableError`; then `folder` is worth nothing.
     """
+    require_exportable(run.info.recipe.model)
     rows = item_rows(run)
     with stages.stage("graphs"):
         graphs = {
@@ -151,12 +154,19 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "data_hash": run.info.data_hash,
         "data": run.dataset.info.name,
         "training": run.info.provenance,
+        "init_from": _checkpoint(run.info.init_from),
+        "selected_by": _checkpoint(run.info.selected_by),  # whose metrics these are, if any
         "recipe": {k: v for k, v in recipe_to_dict(run.info.recipe).items() if k != "features"},
         "versions": _versions() | {"onnxruntime-gpu": _version("onnxruntime-gpu")},
         "made_from": _made_from(run),
         "python": platform.python_version(),
         "commit": provenance()["commit"],
     }
+
+
+def _checkpoint(ref: RunRef | None) -> dict[str, Any] | None:
+    """Return which checkpoint it was, without where it lay."""
+    return None if ref is None else {k: v for k, v in asdict(ref).items() if k != "run"}
 
 
 def _version(package: str) -> str | None:

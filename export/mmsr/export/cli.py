@@ -35,9 +35,12 @@ def export(
 
     Exit code 0: published. 1: nothing was published; the message says why.
     """
+    from mmsr.bundle.repository import Repository, check_label
+
+    check_label(label)  # an hour later would be too late
+
     import torch
 
-    from mmsr.bundle.repository import Repository
     from mmsr.export.build import Stages, build_bundle
     from mmsr.export.tables import ProbeKind
     from mmsr.training.run import open_run

@@ -6,6 +6,7 @@ image_encoder.onnx, and text -> tokenizer.json -> text_encoder.onnx, without tor
 
 # n items of one call, F features, T tokens
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.bundle.manifest import GraphSpec
-from mmsr.bundle.preprocess import ImageError, load_pixels
+from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_image_encoder, convert_text_encoder
 from mmsr.export.gate import THREADS, min_cosine
@@ -52,7 +53,7 @@ def write_text(spec: dict[str, Any], path: Path) -> GraphSpec:
     """Write text_encoder.onnx and, beside it, tokenizer.json."""
     described = TextEncoderSpec.from_json(spec)
     encoder, tokenizer = restore_text_encoder(described)
-    (path.parent / TOKENIZER).write_text(tokenizer_json(tokenizer))
+    (path.parent / TOKENIZER).write_text(tokenizer_json(tokenizer), encoding="utf-8")
     return convert_text_encoder(encoder, described.max_tokens, path)
 
 
@@ -63,23 +64,35 @@ def check_image(run: TrainedRun, path: Path, graph: GraphSpec) -> EncoderCheck:
     assert stored is not None
     files = run.dataset.item_table(["image"])["image"].to_pylist()
     chosen = _sample(stored.present_N, IMAGES_CHECKED)
-    pixels, kept = [], []
-    for index in chosen:
-        try:
-            data = (run.dataset.image_root / files[index]).read_bytes()
-            pixels.append(load_pixels(data, spec.preprocess))
-            kept.append(index)
-        except (OSError, ImageError):
-            continue  # the shop moved it since; the others stand for it
-    if not kept:
-        raise ExportError(
-            f"none of {len(chosen)} sampled images is readable under {run.dataset.image_root} any "
-            "more; the image encoder cannot be checked; put the images back"
-        )
+    paths = [run.dataset.image_root / files[index] for index in chosen]
+    pixels = read_sample(paths, spec.preprocess)
+    kept = chosen[list(pixels)]
     runner = open_onnx(path, graph, threads=THREADS)
-    found_nF = np.concatenate([runner.run({"pixels": p[None]})["feature"] for p in pixels])
+    found_nF = np.concatenate([runner.run({"pixels": p[None]})["feature"] for p in pixels.values()])
     runner.close()
     return EncoderCheck(items=len(kept), min_cosine=min_cosine(found_nF, stored.values_ND[kept]))
+
+
+def read_sample(
+    paths: Sequence[Path], preprocess: ImagePreprocess
+) -> dict[int, npt.NDArray[np.uint8]]:
+    """Return the pixels of the images that can be read, by their places in `paths`.
+
+    Some may have gone since the features were made: `ExportError` if more than half have.
+    """
+    pixels = {}
+    problem = ""
+    for place, path in enumerate(paths):
+        try:
+            pixels[place] = load_pixels(path.read_bytes(), preprocess)
+        except (OSError, ImageError) as error:
+            problem = problem or f"{path}: {error}"
+    if not pixels or 2 * len(pixels) < len(paths):
+        raise ExportError(
+            f"only {len(pixels)} of {len(paths)} sampled images are readable any more, too few to "
+            f"check the image encoder ({problem}); put the images back"
+        )
+    return pixels
 
 
 def check_text(run: TrainedRun, folder: Path, graph: GraphSpec) -> EncoderCheck:

@@ -6,6 +6,7 @@ comparison that a server makes before it serves); here are the item graph and th
 
 # n items of one call, F features
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,39 +79,44 @@ def check_item_graph(
     """
     runner = open_onnx(path, spec, threads=THREADS)
     runner.bind("id_table", run.model.item_encoder.ids.weight.detach().cpu().numpy())
-    everything = max(
-        _largest_error(
+    errors = [
+        largest_error(
             runner, (rows.inputs_nW[part], rows.outputs_nD[part]), _item_batch(run, part, None)
         )
         for part in _parts(run.info.items)
-    )
+    ]
     sample = next(_parts(run.info.items))
     absences = [*run.info.recipe.model.modalities, "id"]
     without = {
-        name: _largest_error(
+        name: largest_error(
             runner, _reference_without(run, sample, name), _item_batch(run, sample, name)
         )
         for name in absences
     }
     runner.close()
-    return everything, without
+    return float(np.max(errors)), without
 
 
 def _parts(items: int) -> Iterator[torch.Tensor]:
     yield from torch.arange(1, items + 1).split(ITEMS_PER_CALL)
 
 
-def _largest_error(
+def largest_error(
     runner: Runner, wanted: tuple[torch.Tensor, torch.Tensor], batch: dict[str, npt.NDArray[Any]]
 ) -> float:
-    """Compare item_inputs and item_outputs of one call, relative to max(1, largest entry)."""
+    """Compare item_inputs and item_outputs of one call, relative to max(1, largest entry).
+
+    NaN if an entry is (which Python's own `max` would pass over), and infinite if a shape differs.
+    """
     found = runner.run(batch)
-    worst = 0.0
+    errors = []
     for name, tensor in zip(("item_inputs", "item_outputs"), wanted, strict=True):
         reference = tensor.detach().cpu().numpy()
+        if found[name].shape != reference.shape:
+            return math.inf
         scale = max(1.0, float(np.abs(reference).max()))
-        worst = max(worst, float(np.abs(found[name] - reference).max()) / scale)
-    return worst
+        errors.append(np.abs(found[name] - reference).max() / scale)
+    return float(np.max(errors))
 
 
 def _item_batch(

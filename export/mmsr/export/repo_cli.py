@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mmsr.bundle.errors import BundleError
+from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.repository import Repository
 from mmsr.bundle.terminal import run
 
@@ -64,8 +64,12 @@ def promote(
     bundle_id: Annotated[str, typer.Argument(help="id of a bundle")],
     label: Label = "stable",
 ) -> None:
-    """Point a label at a bundle."""
-    Repository(repository).promote(bundle_id, label)
+    """Point a label at a bundle whose files are as in its manifest."""
+    from mmsr.bundle.manifest import verify_files
+
+    repo = Repository(repository)
+    verify_files(repo.path(bundle_id), repo.manifest(bundle_id))
+    repo.promote(bundle_id, label)
     typer.echo(f"{label} is {bundle_id}")
 
 
@@ -80,17 +84,28 @@ def verify(
     repository: RepositoryPath,
     bundle_id: Annotated[str | None, typer.Argument(help="one bundle; default: all")] = None,
 ) -> None:
-    """Hash every file again and compare the answers to the probe set with PyTorch's."""
+    """Hash every file again and compare the answers to the probe set with PyTorch's.
+
+    Exit code 1 if a bundle is not in order; the others are looked at all the same.
+    """
     from mmsr.engine.probe import run_probe
 
     repo = Repository(repository)
+    problems = []
     for name in [bundle_id] if bundle_id else repo.ids():
-        report = run_probe(repo.path(name))
-        report.check()
+        try:
+            report = run_probe(repo.path(name))
+            report.check()
+        except MmsrError as error:
+            problems.append(f"{name}: {error}")
+            continue
         typer.echo(
-            f"{name}: files as in the manifest; {report.users} probes, "
-            f"overlap@{report.k} {report.overlap:.4f}, largest score error {report.max_error:.1e}"
+            f"{name}: files as in the manifest; {report.users} probes, overlap@{report.k} "
+            f"{report.overlap:.4f}, with filters {report.filtered.overlap:.4f}, largest score "
+            f"error {report.max_error:.1e}"
         )
+    if problems:
+        raise BundleError("\n       ".join(problems))
 
 
 def main() -> None:

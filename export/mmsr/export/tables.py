@@ -2,7 +2,6 @@
 
 # P probes, L history length, D width, N items, C capacity, K results
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -11,36 +10,20 @@ import numpy.typing as npt
 import torch
 
 from mmsr.bundle.catalogue import Catalogue
-from mmsr.bundle.files import atomic_path
 from mmsr.bundle.manifest import TableSizes
+from mmsr.engine.probe_set import ProbeSet
 from mmsr.training.batches import pad_histories
 from mmsr.training.items import ItemRows
+from mmsr.training.model import catalogue_scores, last_states
 from mmsr.training.run import TrainedRun
-from mmsr.training.split import leave_one_out
 
 ProbeKind = Literal["real", "synthetic"]
 PROBES = 1000
 PROBE_K = 20
 PROBE_SEED = 0
+BATCH = 64  # probes of one pass
 SPARE_SHARE = 0.1  # of the items: rows for items added while serving
 MIN_SPARE = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeSet:
-    """Histories with what PyTorch answers to them, nothing excluded."""
-
-    history: npt.NDArray[np.int64]  # [P, L] rows, right-padded with 0
-    length: npt.NDArray[np.int64]  # [P]
-    target: npt.NDArray[np.int64]  # [P], the item that really came next
-    state: npt.NDArray[np.float32]  # [P, D]; the score of row r is state @ item_outputs[r]
-    top_rows: npt.NDArray[np.int64]  # [P, K], best first
-    top_scores: npt.NDArray[np.float32]  # [P, K]
-
-    def save(self, folder: Path) -> None:
-        """Write `folder/probe.npz`."""
-        with atomic_path(folder / "probe.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **vars(self))
 
 
 def catalogue_of(run: TrainedRun) -> Catalogue:
@@ -59,7 +42,11 @@ def catalogue_of(run: TrainedRun) -> Catalogue:
 
 @torch.no_grad()
 def item_rows(run: TrainedRun) -> ItemRows:
-    """Return the table rows of the catalogue as the training model computes them."""
+    """Return the table rows of the catalogue as the training model computes them.
+
+    Items that training has not seen are unknown by id, as `open_run` leaves the model: their rows,
+    and those of ids.npy, are what a new item gets while serving.
+    """
     return run.model.table(run.content)
 
 
@@ -90,36 +77,39 @@ def _write(path: Path, rows: torch.Tensor, capacity: int) -> None:
 
 @torch.no_grad()
 def probe_set(run: TrainedRun, rows: ItemRows, kind: ProbeKind) -> ProbeSet:
-    """Ask the training model; histories are real ones (held-out item next) or made up."""
+    """Ask the training model; histories are real ones (held-out item next) or made up.
+
+    By its full forward pass: the graph holds the shorter one, which is to be compared with it.
+    """
     max_length = run.info.recipe.model.max_length
     histories, target = _real(run) if kind == "real" else _synthetic(run)
     history_PL, length_P = pad_histories(histories, max_length)
     device = rows.inputs_nW.device
     state_PD = torch.cat(
         [
-            run.model.last(rows.inputs_nW, history.to(device), length.to(device))
+            last_states(run.model(rows.inputs_nW, history.to(device)), length.to(device))
             for history, length in zip(
-                torch.from_numpy(history_PL).split(64),
-                torch.from_numpy(length_P).split(64),
+                torch.from_numpy(history_PL).split(BATCH),
+                torch.from_numpy(length_P).split(BATCH),
                 strict=True,
             )
         ]
     )
-    scores_PN = state_PD @ rows.outputs_nD.T
+    scores_PN = catalogue_scores(state_PD, rows.outputs_nD)
     scores_PN[:, 0] = -torch.inf
     top_scores, top_rows = scores_PN.topk(min(PROBE_K, run.info.items), dim=1)
     return ProbeSet(
-        history=history_PL,
-        length=length_P,
-        target=target,
-        state=state_PD.cpu().numpy(),
-        top_rows=top_rows.cpu().numpy(),
-        top_scores=top_scores.cpu().numpy(),
+        history_PL=history_PL,
+        length_P=length_P,
+        target_P=target,
+        state_PD=state_PD.cpu().numpy(),
+        top_rows_PK=top_rows.cpu().numpy(),
+        top_scores_PK=top_scores.cpu().numpy(),
     )
 
 
 def _real(run: TrainedRun) -> tuple[list[npt.NDArray[np.int32]], npt.NDArray[np.int64]]:
-    split = leave_one_out(run.dataset)
+    split = run.split
     users = split.evaluated()
     if len(users) > PROBES:
         chosen = np.random.default_rng(PROBE_SEED).choice(len(users), PROBES, replace=False)

@@ -1,6 +1,6 @@
 """A folder of bundles and the labels that point at them.
 
-    REPO/versions/<bundle id>/     immutable once there
+    REPO/versions/<bundle id>/     its files immutable once there
     REPO/labels/<label>.json       which bundle the label names now, and which before
 
 A bundle is written into a temporary folder and renamed; a label is a small file replaced by
@@ -12,10 +12,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from fcntl import LOCK_EX, flock
+from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
 from mmsr.bundle.errors import BundleError
@@ -24,6 +24,7 @@ from mmsr.bundle.manifest import MANIFEST, Manifest, load_manifest, verify_files
 
 BUNDLE_ID = re.compile(r"[0-9a-f]{16}")
 LABEL_PATTERN = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+STAGING = ".staging-"  # begins the name of a folder that is being written
 HISTORY_LIMIT = 100  # moves of a label that are remembered
 
 
@@ -58,19 +59,28 @@ class Repository:
 
     @contextmanager
     def stage(self) -> Iterator[Path]:
-        """Yield an empty folder on the repository's file system, removed at the end."""
+        """Yield an empty folder on the repository's file system, removed at the end.
+
+        What stagers that were killed have left behind is removed first.
+        """
         self.create()
-        folder = Path(tempfile.mkdtemp(dir=self.root, prefix=".staging-"))
+        with self._locked():
+            self._sweep()
+            folder = Path(tempfile.mkdtemp(dir=self.root, prefix=STAGING))
+            mark = os.open(folder, os.O_RDONLY)
+            flock(mark, LOCK_EX)  # says that somebody works on it
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(mark)
 
     def publish(self, staged: Path) -> str:
         """Move a complete staged bundle to its place; return its id.
 
-        The same content published twice is the same bundle: the first one stays, unless it has
-        been damaged since.
+        The same content published again is the same bundle: its files stay, but for damaged ones,
+        and its manifest (which says more than the id covers: metrics, provenance) is replaced.
+        Metrics that the new one does not have are kept.
         """
         manifest = load_manifest(staged)
         target = self.versions / manifest.bundle_id
@@ -79,13 +89,11 @@ class Repository:
             os.fsync(descriptor)
             os.close(descriptor)
         os.chmod(staged, 0o755)  # mkdtemp gives 0700; another user may serve the bundle
-        if target.exists() and not _is_whole(target):
-            os.rename(target, self.root / f".staging-damaged-{manifest.bundle_id}-{os.getpid()}")
-        try:
-            os.rename(staged, target)
-        except OSError:
-            if not (target / MANIFEST).is_file():
-                raise
+        with self._locked():
+            if target.exists():
+                _renew(target, staged, manifest)
+            else:
+                os.rename(staged, target)
         sync_directory(self.versions)
         return manifest.bundle_id
 
@@ -156,12 +164,19 @@ class Repository:
 
     def _label_path(self, label: str) -> Path:
         self.require()
-        if not LABEL_PATTERN.fullmatch(label):
-            raise BundleError(
-                f"label {label!r} is not allowed; expected a lower-case letter, then at most 62 "
-                "letters, digits, '-' or '_'"
-            )
+        check_label(label)
         return self.labels / f"{label}.json"
+
+    def _sweep(self) -> None:
+        """Remove staging folders whose stager is gone: the kernel has let go of their locks."""
+        for folder in self.root.glob(f"{STAGING}*"):
+            with suppress(FileNotFoundError, BlockingIOError):  # just removed; somebody's
+                mark = os.open(folder, os.O_RDONLY)
+                try:
+                    flock(mark, LOCK_EX | LOCK_NB)
+                    shutil.rmtree(folder, ignore_errors=True)
+                finally:
+                    os.close(mark)
 
     def _write(self, label: str, moves: list[LabelMove]) -> None:
         kept = [asdict(move) for move in moves[-HISTORY_LIMIT:]]
@@ -174,6 +189,38 @@ class Repository:
         with (self.root / ".lock").open("w") as lock:
             flock(lock, LOCK_EX)
             yield
+
+
+def check_label(label: str) -> None:
+    """Raise `BundleError` unless `label` may be one."""
+    if not LABEL_PATTERN.fullmatch(label):
+        raise BundleError(
+            f"label {label!r} is not allowed; expected a lower-case letter, then at most 62 "
+            "letters, digits, '-' or '_'"
+        )
+
+
+def _renew(target: Path, staged: Path, manifest: Manifest) -> None:
+    """Bring a published bundle into the state of `staged`, which has the same id.
+
+    File by file, each by one rename, the manifest last: a label that names it always names a
+    bundle, and whoever has its files open keeps them.
+    """
+    if _is_whole(target):
+        metrics = manifest.metrics or load_manifest(target).metrics
+        replace(manifest, metrics=metrics).save(target)
+        return
+    for name in [*manifest.files, MANIFEST]:
+        path = target / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(staged / name, path)
+        sync_directory(path.parent)
+    known = {target / name for name in [*manifest.files, MANIFEST]}
+    for path in target.rglob("*"):
+        if path.is_file() and path not in known:
+            path.unlink()
 
 
 def _is_whole(bundle: Path) -> bool:

@@ -1,7 +1,11 @@
 """Bundles are whole or not there; labels move atomically."""
 
 import os
+import shutil
+import subprocess
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,9 @@ from mmsr.bundle.manifest import (
 from mmsr.bundle.repository import Repository
 
 
-def write_bundle(folder: Path, content: bytes = b"graph") -> Manifest:
+def write_bundle(
+    folder: Path, content: bytes = b"graph", metrics: dict[str, float] | None = None
+) -> Manifest:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sequence.onnx").write_bytes(content)
     (folder / "tables").mkdir(exist_ok=True)
@@ -34,15 +40,15 @@ def write_bundle(folder: Path, content: bytes = b"graph") -> Manifest:
         model={"width": 3},
         features={"image": None},
         files=describe_files(folder),
-        metrics={"test.masked.ndcg@10": 0.5},
+        metrics={"test.masked.ndcg@10": 0.5} if metrics is None else metrics,
     )
     manifest.save(folder)
     return manifest
 
 
-def publish(repository: Repository, content: bytes) -> str:
+def publish(repository: Repository, content: bytes, metrics: dict[str, float] | None = None) -> str:
     with repository.stage() as staged:
-        write_bundle(staged, content)
+        write_bundle(staged, content, metrics)
         return repository.publish(staged)
 
 
@@ -105,13 +111,88 @@ def test_publishing_twice_is_publishing_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".staging-*"))
 
 
-def test_publishing_again_heals_a_damaged_bundle(tmp_path: Path) -> None:
+def test_publishing_again_brings_what_is_newly_said_of_the_bundle(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    bundle_id = publish(repository, b"graph", metrics={})
+    assert publish(repository, b"graph", metrics={"test.masked.ndcg@10": 0.7}) == bundle_id
+    assert repository.manifest(bundle_id).metrics == {"test.masked.ndcg@10": 0.7}
+    publish(repository, b"graph", metrics={})  # from a run that was not evaluated
+    assert repository.manifest(bundle_id).metrics == {"test.masked.ndcg@10": 0.7}
+    verify_files(repository.path(bundle_id), repository.manifest(bundle_id))
+
+
+def cut(bundle: Path) -> None:
+    (bundle / "sequence.onnx").write_bytes(b"gra")
+
+
+def lose_a_folder(bundle: Path) -> None:
+    shutil.rmtree(bundle / "tables")
+
+
+def lose_the_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+
+
+def add_a_stray_file(bundle: Path) -> None:
+    (bundle / "stray.bin").write_bytes(b"")
+
+
+def put_a_folder_in_place_of_a_file(bundle: Path) -> None:
+    (bundle / "sequence.onnx").unlink()
+    (bundle / "sequence.onnx").mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, lose_a_folder, lose_the_manifest, add_a_stray_file, put_a_folder_in_place_of_a_file],
+)
+def test_publishing_again_heals_a_damaged_bundle(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     repository = Repository(tmp_path)
     bundle_id = publish(repository, b"graph")
-    (repository.path(bundle_id) / "sequence.onnx").write_bytes(b"grapX")
+    damage(repository.path(bundle_id))
     assert publish(repository, b"graph") == bundle_id
     bundle = repository.path(bundle_id)
     verify_files(bundle, load_manifest(bundle))
+    assert not list(tmp_path.glob(".staging-*"))
+
+
+def test_a_reader_of_the_old_files_keeps_them_while_the_bundle_is_healed(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    bundle_id = publish(repository, b"graph")
+    path = repository.path(bundle_id) / "sequence.onnx"
+    inode = path.parent.stat().st_ino
+    path.write_bytes(b"old")
+    with path.open("rb") as opened:
+        publish(repository, b"graph")
+        assert opened.read() == b"old"
+    assert path.read_bytes() == b"graph"
+    assert path.parent.stat().st_ino == inode  # the label never named nothing
+
+
+def test_what_a_killed_exporter_left_behind_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    code = (
+        "import sys, threading; from pathlib import Path; "
+        "from mmsr.bundle.repository import Repository; "
+        "stage = Repository(Path(sys.argv[1])).stage(); print(stage.__enter__(), flush=True); "
+        "threading.Event().wait()"
+    )
+    killed = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert killed.stdout is not None
+    left = Path(killed.stdout.readline().strip())
+    repository = Repository(tmp_path)
+    with repository.stage() as mine:
+        assert left.is_dir()  # its exporter lives
+        killed.kill()
+        killed.wait()
+        killed.stdout.close()
+        with repository.stage() as another:
+            assert not left.exists()
+            assert mine.is_dir()
+            assert another.is_dir()
 
 
 def test_labels_move_forth_and_back(tmp_path: Path) -> None:

@@ -47,6 +47,18 @@ def test_an_error_reaches_the_caller_and_the_thread_lives_on() -> None:
     with_thread(main)
 
 
+def test_whoever_joins_is_told_whether_the_thread_has_ended() -> None:
+    async def main(compute: ComputeThread) -> None:
+        release = threading.Event()
+        compute.submit(release.wait, lambda result, error: None)
+        compute.close()
+        assert not compute.join(0.0)
+        release.set()
+        assert compute.join(PATIENCE_S)
+
+    with_thread(main)
+
+
 def test_a_caller_may_give_up() -> None:
     async def main(compute: ComputeThread) -> None:
         release = threading.Event()

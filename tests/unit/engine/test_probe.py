@@ -4,32 +4,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.tiny_bundle import Shop, make_twin, manifest_of, seal
+from support.tiny_bundle import Shop, Sizes, make_twin, manifest_of, publish, seal, write_files
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.errors import ProbeFailed
-from mmsr.engine.model import RowRequest, SequenceModel
-from mmsr.engine.probe import (
-    FP32_TOLERANCE,
-    ProbeReport,
-    ProbeSet,
-    load_probe,
-    probe_runner,
-    prove,
-    run_probe,
-)
+from mmsr.engine.model import RowRequest, SequenceModel, open_model
+from mmsr.engine.probe import FP32_TOLERANCE, ProbeReport, probe_runner, prove, run_probe
+from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import AnyArray, Runner
 
 Change = Callable[[dict[str, AnyArray], Mapping[str, AnyArray]], None]
+Misread = Callable[[dict[str, AnyArray]], dict[str, AnyArray]]
+
+
+def unchanged(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
+    pass
 
 
 class ChangedRunner:
-    """A real runner whose outputs are changed before anyone sees them."""
+    """A real runner whose inputs are misread, or whose outputs are changed."""
 
-    def __init__(self, inner: Runner, change: Change) -> None:
+    def __init__(self, inner: Runner, change: Change = unchanged, misread: Misread = dict) -> None:
         self._inner = inner
         self._change = change
+        self._misread = misread
         self.name = "changed"
 
     @property
@@ -40,7 +39,7 @@ class ChangedRunner:
         self._inner.bind(name, array)
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-        outputs = self._inner.run(batch)
+        outputs = self._inner.run(self._misread(dict(batch)))
         self._change(outputs, batch)
         return outputs
 
@@ -59,6 +58,9 @@ def test_a_runner_that_agrees_passes_with_its_numbers(shop: Shop) -> None:
     assert 0 < report.max_abs_error < 1e-5
     assert 0 < report.max_error < FP32_TOLERANCE / 10
     assert report.ndcg == report.ndcg_reference
+    assert (report.ndcg_error, report.misordered) == (0.0, 0)
+    assert (report.filtered.users, report.filtered.overlap) == (40, 1.0)
+    assert 0 < report.filtered.max_error < FP32_TOLERANCE / 10
 
 
 def test_the_probe_leaves_the_availability_as_it_was(model: SequenceModel, shop: Shop) -> None:
@@ -81,7 +83,6 @@ def test_ndcg_is_that_of_the_targets(model: SequenceModel, shop: Shop) -> None:
 
 def probe_all(model: SequenceModel, probe: ProbeSet) -> ProbeReport:
     items = model.bundle.manifest.tables.items
-    model.bind_eligible(np.ones(items, np.bool_))
     return probe_runner(model.runner, probe, model.bundle.item_outputs_CD, items)
 
 
@@ -101,19 +102,19 @@ def one_wrong_item(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) 
 
 def the_best_item_twice(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
     for name in ("rows", "scores"):
-        outputs[name][:, 1] = outputs[name][:, 0]
+        outputs[name][:, 1:2] = outputs[name][:, :1]
 
 
 def padding_returned(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
-    outputs["rows"][:, 3] = 0
+    outputs["rows"][:, 3:4] = 0
 
 
 def spare_row_returned(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
-    outputs["rows"][:, 3] = 310
+    outputs["rows"][:, 3:4] = 310
 
 
 def wild_row_returned(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
-    outputs["rows"][:, 3] = 10**9
+    outputs["rows"][:, 3:4] = 10**9
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,116 @@ def test_wrong_items_are_caught(model: SequenceModel, change: Change) -> None:
     assert report.overlap < 1.0
     with pytest.raises(ProbeFailed, match=r"overlap@20 0\.9\d+, at least 1 expected"):
         report.check()
+
+
+def worst_first(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
+    for name in ("rows", "scores"):
+        outputs[name] = np.ascontiguousarray(outputs[name][:, ::-1])
+
+
+def two_neighbours_swapped(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
+    for name in ("rows", "scores"):
+        outputs[name][:1, :2] = outputs[name][:1, 1::-1].copy()
+
+
+@pytest.mark.parametrize("change", [worst_first, two_neighbours_swapped])
+def test_the_right_items_in_another_order_are_caught(model: SequenceModel, change: Change) -> None:
+    report = changed(model, change)
+    assert (report.overlap, report.filtered.overlap) == (1.0, 1.0)
+    with pytest.raises(ProbeFailed, match="places out of order"):
+        report.check()
+
+
+def test_an_order_that_moves_the_targets_is_caught(model: SequenceModel, shop: Shop) -> None:
+    probe = load_probe(shop.folder, shop.sizes.items)
+    second = replace(probe, target_P=probe.top_rows_PK[:, 1])
+    runner = ChangedRunner(model.runner, worst_first)
+    report = probe_all(SequenceModel(model.bundle, runner), second)
+    assert report.ndcg_error == pytest.approx(1 / np.log2(3))  # every target has left the ten best
+    with pytest.raises(ProbeFailed, match=r"NDCG@10 error 0\.631, at most 1e-09 allowed"):
+        report.check()
+
+
+def ties_the_other_way(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
+    for rows, scores in zip(outputs["rows"], outputs["scores"], strict=True):
+        for place in range(0, len(rows) - 1, 2):
+            if scores[place] == scores[place + 1] > -np.inf:
+                rows[[place, place + 1]] = rows[[place + 1, place]]
+
+
+def test_items_that_score_the_same_may_come_in_any_order(tmp_path: Path) -> None:
+    """As items without any content do, which training has not seen."""
+    sizes = Sizes()
+    twin = make_twin(sizes)
+    twin.outputs_CD[2 : sizes.items + 1 : 2] = twin.outputs_CD[1 : sizes.items : 2]
+    write_files(tmp_path / "bundle", twin, sizes)
+    seal(tmp_path / "bundle", manifest_of(sizes))
+    model = open_model(tmp_path / "bundle", threads=1)
+    probe = load_probe(tmp_path / "bundle", sizes.items)
+    first = replace(probe, target_P=probe.top_rows_PK[:, 0])
+    for change in (unchanged, ties_the_other_way):
+        runner = ChangedRunner(model.runner, change)
+        report = probe_all(SequenceModel(model.bundle, runner), first)
+        assert report.ndcg_error == 0.0
+        report.check()
+    assert report.ndcg < report.ndcg_reference
+    model.close()
+
+
+def exclusions_ignored(batch: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    return {**batch, "excluded": np.zeros_like(batch["excluded"])}
+
+
+def last_exclusion_ignored(batch: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    excluded_BE = batch["excluded"].copy()
+    excluded_BE[np.arange(len(excluded_BE)), (excluded_BE > 0).sum(axis=1) - 1] = 0
+    return {**batch, "excluded": excluded_BE}
+
+
+def eligibility_line_ignored(batch: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    return {**batch, "bias_row": np.zeros_like(batch["bias_row"])}
+
+
+def another_line(batch: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    return {**batch, "bias_row": batch["bias_row"][::-1].copy()}
+
+
+@pytest.mark.parametrize(
+    "misread", [exclusions_ignored, last_exclusion_ignored, eligibility_line_ignored, another_line]
+)
+def test_filters_that_do_not_work_are_caught(model: SequenceModel, misread: Misread) -> None:
+    report = prove(SequenceModel(model.bundle, ChangedRunner(model.runner, misread=misread)))
+    assert report.overlap == 1.0
+    assert report.max_error < FP32_TOLERANCE
+    with pytest.raises(ProbeFailed, match=r"overlap with filters 0\.\d+, at least 1 expected"):
+        report.check()
+
+
+def always_20(batch: dict[str, AnyArray]) -> dict[str, AnyArray]:
+    return {**batch, "k": np.array([20])}
+
+
+def test_a_fixed_k_is_caught(model: SequenceModel) -> None:
+    runner = ChangedRunner(model.runner, misread=always_20)
+    with pytest.raises(ProbeFailed, match=r"rows \[10, 20\] .* where 10 users ask for 7 each"):
+        prove(SequenceModel(model.bundle, runner))
+
+
+def barred_item_at_the_end(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
+    """More items than are eligible."""
+    outputs["scores"][outputs["scores"] == -np.inf] = -1e4
+
+
+@pytest.mark.parametrize("items", [1, 3, 20, 45])
+def test_a_small_catalogue_is_proven_too(tmp_path: Path, items: int) -> None:
+    shop = publish(tmp_path / "repository", Sizes(items=items, max_length=4, probes=20))
+    model = open_model(shop.folder, threads=1)
+    report = prove(model)
+    report.check()
+    assert (report.overlap, report.filtered.overlap) == (1.0, 1.0)
+    with pytest.raises(ProbeFailed, match="score error with filters inf"):
+        changed(model, barred_item_at_the_end).check()
+    model.close()
 
 
 def scaled(outputs: dict[str, AnyArray], batch: Mapping[str, AnyArray]) -> None:
@@ -214,6 +325,24 @@ def test_a_probe_set_with_an_empty_history_is_refused(copy: Path, shop: Shop) ->
 def test_a_probe_set_of_another_type_is_refused(copy: Path, shop: Shop) -> None:
     text = probe_refusal(copy, shop, state=np.zeros((40, 16), np.float64))
     assert "state_PD is float64 [40, 16] for 40 users" in text
+
+
+def test_a_probe_set_whose_targets_are_no_items_is_refused(copy: Path, shop: Shop) -> None:
+    text = probe_refusal(copy, shop, target=np.full(40, 301))
+    assert "a target has rows outside 1 to 300" in text
+
+
+def test_a_probe_set_whose_best_answers_are_no_items_is_refused(copy: Path, shop: Shop) -> None:
+    text = probe_refusal(copy, shop, top_rows=np.zeros((40, 20), np.int64))
+    assert "a best answer has rows outside 1 to 300" in text
+
+
+def test_a_probe_set_reads_back_as_it_was_written(shop: Shop, tmp_path: Path) -> None:
+    probe = load_probe(shop.folder, shop.sizes.items)
+    probe.save(tmp_path)
+    again = load_probe(tmp_path, shop.sizes.items)
+    for name, array in vars(probe).items():
+        assert np.array_equal(vars(again)[name], array), name
 
 
 def test_a_file_that_is_no_probe_set_is_refused(copy: Path, shop: Shop) -> None:

@@ -88,6 +88,11 @@ def test_only_the_newest_known_items_are_read_but_all_seen_ones_are_left_out(ask
     assert not set(reply.item_ids) & set(history)
 
 
+def test_an_item_is_excluded_once_however_often_it_is_named(ask: Ask) -> None:
+    ask(Query(["item-3", "item-8", "item-3"], 2, excluded_ids=["item-8", "item-5", "item-5"]))
+    assert sorted(ask.rode[0].excluded) == [4, 6, 9]
+
+
 def test_k_is_cut_to_the_number_of_items(ask: Ask, shop: Shop) -> None:
     reply = ask(Query(["item-3"], 1000, exclude_seen=False))
     assert ask.rode[0].k == shop.sizes.items

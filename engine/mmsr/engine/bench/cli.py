@@ -9,6 +9,7 @@ from mmsr.bundle.terminal import run
 from mmsr.engine.bench.plan import (
     DEFAULT_CONCURRENCY,
     DEFAULT_RATE,
+    VOID_EXIT_CODE,
     Window,
     make_plans,
     parse_counts,
@@ -57,10 +58,13 @@ def server(
     Sends the bundle's own histories. Latency of the open loop counts from the \
 time at which a request was meant to be sent, so that a stall of the server is \
 felt by everyone who would have come meanwhile. Failed requests are counted by \
-status, apart from the latency.
+status, and as slower than every answer.
+
+    Exit code 3: a run is VOID, since the generator itself was late.
     """
     from rich.console import Console
 
+    from mmsr.engine.bench.interrupt import sigterm_as_interrupt
     from mmsr.engine.bench.report import print_server, write_report
     from mmsr.engine.bench.server_bench import ServerBench, measure_server
 
@@ -72,12 +76,15 @@ status, apart from the latency.
         k=k,
         plans=make_plans(concurrency, rate, window),
     )
-    report = measure_server(bench)
+    with sigterm_as_interrupt():
+        report = measure_server(bench)
     print_server(Console(), report)
     if json_file is not None:
         write_report(json_file, report)
     if report.interrupted:
         raise typer.Exit(130)
+    if report.void:
+        raise typer.Exit(VOID_EXIT_CODE)
 
 
 @app.command()
@@ -104,6 +111,7 @@ def engine(
     from rich.console import Console
 
     from mmsr.engine.bench.engine_bench import EngineBench, measure_engine
+    from mmsr.engine.bench.interrupt import sigterm_as_interrupt
     from mmsr.engine.bench.progress import progress_bar
     from mmsr.engine.bench.report import print_engine, write_report
     from mmsr.engine.config import default_threads
@@ -118,7 +126,8 @@ def engine(
         threads=default_threads() if threads is None else threads,
         seed=seed,
     )
-    report = measure_engine(bench, progress_bar)
+    with sigterm_as_interrupt():
+        report = measure_engine(bench, progress_bar)
     print_engine(Console(), report)
     if json_file is not None:
         write_report(json_file, report)

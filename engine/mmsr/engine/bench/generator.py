@@ -1,7 +1,8 @@
-"""The process that sends: `python -m mmsr.engine.bench.generator FOLDER`.
+"""The process that sends: `python -m mmsr.engine.bench.generator FOLDER PARENT`.
 
 A process of its own, so that neither a progress bar nor a table steals time from the sending.
-An interrupt ends the run early; what was measured so far is written all the same.
+An interrupt, or the end of the PARENT process, ends the run early; what was measured so far is
+written all the same.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from types import ModuleType
 
 from mmsr.bundle.errors import MmsrError
 from mmsr.engine.bench.exchange import Outcome, read_order, write_outcome
+from mmsr.engine.bench.interrupt import end_with
 from mmsr.engine.bench.load import Measured, measure
 from mmsr.engine.bench.plan import RunPlan
 from mmsr.engine.bench.wire import STATUS_NAMES, GrpcCaller, Seen, connect
@@ -64,6 +66,7 @@ def run_folder(folder: Path) -> None:
 
 def main() -> None:
     """Run for the folder named on the command line; one line on standard error if it cannot."""
+    end_with(int(sys.argv[2]))
     try:
         run_folder(Path(sys.argv[1]))
     except MmsrError as error:

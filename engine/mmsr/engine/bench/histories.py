@@ -3,7 +3,6 @@
 Knows the bundle and mmsr.v1; nothing of how requests are sent.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +10,23 @@ import numpy.typing as npt
 
 from mmsr.bundle.catalogue import Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
-from mmsr.bundle.manifest import load_manifest
-from mmsr.engine.opened import PROBE
-from mmsr.engine.probe import load_probe
+from mmsr.engine.probe_set import load_probe
 from mmsr.v1.recommender_pb2 import RecommendRequest
 
-# P histories, L longest length, N items
-
 Rows = npt.NDArray[np.int64]
-SYNTHETIC_COUNT = 1000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Histories:
-    """Item ids, oldest first, and where they come from ("probe" or "synthetic")."""
-
-    source: str
-    item_ids: list[list[str]]
-
-
-def load_histories(bundle: Path, seed: int) -> Histories:
+def load_histories(bundle: Path) -> list[list[str]]:
     """Return the histories of the bundle's probe set as the item ids that a shop would send.
 
-    Without a probe set they are drawn by popularity. `BundleError` if the bundle is damaged.
+    Oldest first. `BundleError` if the bundle is damaged.
     """
     catalogue = load_catalogue(bundle)
-    if (bundle / PROBE).is_file():
-        probe = load_probe(bundle, len(catalogue))
-        return Histories(source="probe", item_ids=_ids(catalogue, probe.history_PL, probe.length_P))
-    max_length = load_manifest(bundle).max_length
-    rows_PL = popular_rows(catalogue, (SYNTHETIC_COUNT, max_length), seed)
-    length_P = np.random.default_rng(seed).integers(1, max_length + 1, SYNTHETIC_COUNT)
-    return Histories(source="synthetic", item_ids=_ids(catalogue, rows_PL, length_P))
+    probe = load_probe(bundle, len(catalogue))
+    return [
+        [catalogue.item_ids[row - 1] for row in rows_L[:length]]
+        for rows_L, length in zip(probe.history_PL.tolist(), probe.length_P.tolist(), strict=True)
+    ]
 
 
 def popular_rows(catalogue: Catalogue, shape: tuple[int, ...], seed: int) -> Rows:
@@ -56,17 +40,7 @@ def popular_rows(catalogue: Catalogue, shape: tuple[int, ...], seed: int) -> Row
     return chosen.astype(np.int64) + 1
 
 
-def encode_requests(histories: Histories, k: int, seed: int) -> list[bytes]:
+def encode_requests(histories: list[list[str]], k: int, seed: int) -> list[bytes]:
     """Return one encoded `RecommendRequest` a history, in an order that follows from `seed`."""
-    order = np.random.default_rng(seed).permutation(len(histories.item_ids))
-    return [
-        RecommendRequest(history=histories.item_ids[i], k=k).SerializeToString()
-        for i in order.tolist()
-    ]
-
-
-def _ids(catalogue: Catalogue, rows_PL: Rows, length_P: Rows) -> list[list[str]]:
-    return [
-        [catalogue.item_ids[row - 1] for row in rows_L[:length]]
-        for rows_L, length in zip(rows_PL.tolist(), length_P.tolist(), strict=True)
-    ]
+    order = np.random.default_rng(seed).permutation(len(histories))
+    return [RecommendRequest(history=histories[i], k=k).SerializeToString() for i in order.tolist()]

@@ -20,14 +20,21 @@ def quantile(values_R: Values, p: float) -> float:
     return float(np.quantile(values_R, p, method="inverted_cdf"))
 
 
-def percentile(values_R: Values, p: float) -> float | None:
-    """Return `quantile`, or None where there are fewer than `needed_samples(p)` values."""
-    return quantile(values_R, p) if len(values_R) >= needed_samples(p) else None
+def percentile(values_R: Values, p: float, failed: int = 0) -> float | None:
+    """Return `quantile`, or None where there are fewer than `needed_samples(p)` values.
+
+    `failed` requests count as slower than every value: None too where p falls among them.
+    """
+    if len(values_R) + failed < needed_samples(p):
+        return None
+    with_failed_R = np.concatenate([values_R, np.full(failed, np.inf)]) if failed else values_R
+    value = quantile(with_failed_R, p)
+    return value if math.isfinite(value) else None
 
 
-def percentiles(values_R: Values) -> dict[str, float | None]:
-    """Return p50, p90 and p99, each None where there are too few values for it."""
-    return {f"p{round(p * 100)}": percentile(values_R, p) for p in (0.5, 0.9, 0.99)}
+def percentiles(values_R: Values, failed: int = 0) -> dict[str, float | None]:
+    """Return p50, p90 and p99, each None where `percentile` is."""
+    return {f"p{round(p * 100)}": percentile(values_R, p, failed) for p in (0.5, 0.9, 0.99)}
 
 
 VOID_MEDIAN_LAG_SHARE = 0.10  # of the median latency

@@ -1,5 +1,6 @@
 """Runs one plan in a generator process, with a progress bar here. Bounded in time always."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -36,7 +37,10 @@ def launch(target: str, plan: RunPlan, requests: list[bytes]) -> LaunchResult:
         write_order(folder, target, plan, requests)
         with (folder / "stderr.txt").open("w") as stderr:
             process = subprocess.Popen(
-                [*GENERATOR, name], stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr
+                [*GENERATOR, name, str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
             )
             interrupted = _wait(process, plan)
         found = read_outcome(folder)

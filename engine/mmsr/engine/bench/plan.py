@@ -8,6 +8,7 @@ from mmsr.bundle.errors import MmsrError
 
 DEFAULT_CONCURRENCY = "1,4,16,64"
 DEFAULT_RATE = "200,500"  # per second
+VOID_EXIT_CODE = 3  # measured and reported, but a run does not count
 MAX_CONCURRENCY = 4096
 MAX_RATE_PER_S = 100_000.0
 

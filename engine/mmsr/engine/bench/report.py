@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmsr.engine.bench.engine_bench import EngineReport
 
 REPORT_FORMAT = 1
-NOT_ENOUGH = "–"  # fewer samples than the percentile needs, or nothing to say
+NOT_ENOUGH = "–"  # too few samples, or the percentile falls among the failed requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,13 @@ class ServerReport:
     label: str
     k: int
     histories: int
-    history_source: str
     runs: list[RunSummary]
     interrupted: bool
+
+    @property
+    def void(self) -> bool:
+        """Whether a run does not count."""
+        return any(run.void for run in self.runs)
 
 
 def number(value: float | None, digits: int = 2) -> str:
@@ -60,7 +64,7 @@ def print_server(console: Console, report: ServerReport) -> None:
     print_environment(console, report.environment)
     console.print(
         f"{report.target}, k {report.k}, {report.histories:,} histories "
-        f"({report.history_source}) of bundle {report.bundle_id}",
+        f"of bundle {report.bundle_id}",
         highlight=False,
     )
     console.print(_client_table(report.runs))
@@ -138,8 +142,11 @@ def _percentiles(values: Percentiles) -> list[str]:
 
 def _notes(report: ServerReport) -> list[str]:
     notes = [
-        "Latency: answered requests only; open loop from the intended send time. "
-        f"{NOT_ENOUGH}: too few samples (p50 needs 20, p90 100, p99 1,000).",
+        "Latency: open loop from the intended send time; a failed request counts as slower than "
+        f"every answer. {NOT_ENOUGH}: the percentile falls among the failed, or there are too few "
+        "samples (p50 needs 20, p90 100, p99 1,000).",
+        "batch: as a request sees it, the mean over requests of the batch that each rode in; "
+        "batches/s counts each batch once.",
         _window_note(report.runs),
     ]
     for run in report.runs:

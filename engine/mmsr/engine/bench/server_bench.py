@@ -11,8 +11,7 @@ from mmsr.engine.bench.machine import describe_environment
 from mmsr.engine.bench.plan import BenchError, RunPlan
 from mmsr.engine.bench.report import ServerReport
 from mmsr.engine.bench.summary import RunSummary, summarise
-
-MAX_K = 1000  # as in recommender.proto
+from mmsr.engine.config import Limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +25,9 @@ class ServerBench:
     plans: Sequence[RunPlan]
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= MAX_K:
-            raise BenchError(f"k is {self.k}; expected 1 to {MAX_K}")
+        most = Limits().k
+        if not 1 <= self.k <= most:
+            raise BenchError(f"k is {self.k}; expected 1 to {most}")
         if not self.plans:
             raise BenchError("nothing to measure: no concurrency and no rate given")
 
@@ -40,8 +40,7 @@ def measure_server(bench: ServerBench) -> ServerReport:
     environment = describe_environment()
     bundle = Repository(bench.repository).resolve(bench.label)
     seed = bench.plans[0].window.seed
-    histories = load_histories(bundle, seed)
-    requests = encode_requests(histories, bench.k, seed)
+    requests = encode_requests(load_histories(bundle), bench.k, seed)
     runs, interrupted = _run_all(bench, requests)
     _require_answers(bench.target, runs)
     return ServerReport(
@@ -51,7 +50,6 @@ def measure_server(bench: ServerBench) -> ServerReport:
         label=bench.label,
         k=bench.k,
         histories=len(requests),
-        history_source=histories.source,
         runs=runs,
         interrupted=interrupted,
     )

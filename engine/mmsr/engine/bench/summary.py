@@ -21,9 +21,10 @@ Percentiles = dict[str, float | None]
 class RunSummary:
     """What a report says of one run. Only requests meant for after the warm-up count.
 
-    Latency is of answered requests alone, from the intended send time; errors are counted by
-    status and are in no percentile. `batch_size` is the mean over requests, as a request sees
-    it; `batches_per_s` counts each computation once.
+    Latency is from the intended send time. A request that failed counts as slower than every
+    answer: a percentile that falls among the failed is None, and so is the largest latency if one
+    failed. `batch_size` is the mean over requests, as a request sees it; `batches_per_s` counts
+    each computation once. What the server says of itself is of answered requests.
     """
 
     plan: RunPlan
@@ -56,6 +57,7 @@ def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
     measured_s = max(0.0, end_s - plan.window.warm_up_s)
     counted = samples.pick(samples.intended_s_R >= plan.window.warm_up_s)
     answered = counted.pick(counted.status_R == OK)
+    failed = len(counted) - len(answered)
     latency_ms_R = (answered.done_s_R - answered.intended_s_R) * 1e3
     lag_ms_R = (counted.sent_s_R - counted.intended_s_R) * 1e3
     is_open = plan.rate_per_s is not None
@@ -71,8 +73,8 @@ def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
         first_details=outcome.first_details,
         answered_per_s=_answered_per_s(samples, plan.window.warm_up_s, end_s),
         intended_per_s=_rate(len(counted), measured_s) if is_open else None,
-        latency_ms=percentiles(latency_ms_R),
-        max_latency_ms=float(latency_ms_R.max()) if len(answered) else None,
+        latency_ms=percentiles(latency_ms_R, failed),
+        max_latency_ms=float(latency_ms_R.max()) if len(answered) and not failed else None,
         lag_ms=percentiles(lag_ms_R) if is_open else None,
         batch_size=server.batch_size,
         batches_per_s=server.batches_per_s,

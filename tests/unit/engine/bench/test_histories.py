@@ -1,4 +1,4 @@
-"""Requests from a bundle's probe set, or drawn where there is none."""
+"""Requests from a bundle's probe set, and rows drawn by popularity."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,36 +20,21 @@ def bundle_of(repository: Repository) -> Path:
 
 def test_histories_are_the_probe_sets(repository: Repository, twin: Twin) -> None:
     bundle = bundle_of(repository)
-    histories = load_histories(bundle, seed=0)
     with np.load(bundle / "probe.npz") as probe:
         rows, lengths = probe["history"].tolist(), probe["length"].tolist()
-    assert histories.source == "probe"
-    assert histories.item_ids == [
+    assert load_histories(bundle) == [
         [twin.ids[row - 1] for row in line[:length]]
         for line, length in zip(rows, lengths, strict=True)
     ]
 
 
 def test_requests_hold_the_histories_in_an_order_by_seed(repository: Repository) -> None:
-    histories = load_histories(bundle_of(repository), seed=0)
+    histories = load_histories(bundle_of(repository))
     requests = [RecommendRequest.FromString(r) for r in encode_requests(histories, 7, seed=3)]
     order = np.random.default_rng(3).permutation(5)
-    assert [list(r.history) for r in requests] == [histories.item_ids[i] for i in order]
+    assert [list(r.history) for r in requests] == [histories[i] for i in order]
     assert {r.k for r in requests} == {7}
     assert not any(r.HasField("exclude_seen") for r in requests)  # the bundle's own default
-
-
-def test_without_a_probe_set_histories_are_drawn(repository: Repository, twin: Twin) -> None:
-    bundle = bundle_of(repository)
-    (bundle / "probe.npz").unlink()
-    histories = load_histories(bundle, seed=1)
-    assert histories.source == "synthetic"
-    assert len(histories.item_ids) == 1000
-    lengths = {len(history) for history in histories.item_ids}
-    assert lengths == set(range(1, twin.max_length + 1))
-    assert {item_id for history in histories.item_ids for item_id in history} == set(twin.ids)
-    assert load_histories(bundle, seed=1) == histories
-    assert load_histories(bundle, seed=2) != histories
 
 
 def catalogue_of(popularity: list[int]) -> Catalogue:

@@ -49,6 +49,19 @@ def test_each_percentile_comes_from_its_own_count_on() -> None:
     assert percentiles(np.arange(150.0)) == {"p50": 74.0, "p90": 134.0, "p99": None}
 
 
+def test_a_failed_request_is_slower_than_every_answer() -> None:
+    answered = np.arange(900.0)
+    assert percentiles(answered, failed=100) == {"p50": 499.0, "p90": 899.0, "p99": None}
+    assert percentiles(answered, failed=101) == {"p50": 500.0, "p90": None, "p99": None}
+    assert percentiles(np.arange(10.0), failed=90) == {"p50": None, "p90": None, "p99": None}
+    assert percentiles(np.array([]), failed=5000) == {"p50": None, "p90": None, "p99": None}
+
+
+def test_failed_requests_are_samples_too() -> None:
+    assert percentile(np.ones(999), 0.99) is None
+    assert percentile(np.ones(999), 0.99, failed=1) == 1.0
+
+
 def lag(median_ms: float, tail_ms: float) -> np.ndarray:
     """1,000 lags: two in a hundred are `tail_ms`, the others `median_ms`."""
     return np.where(np.arange(1000) % 50 == 0, tail_ms, median_ms)

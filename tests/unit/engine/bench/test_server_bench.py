@@ -1,6 +1,7 @@
 """`mmsr-bench server`: a real generator process against a real server."""
 
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from support.tiny_bundle import Twin
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.repository import Repository
-from mmsr.engine.bench import launch, report
+from mmsr.engine.bench import cli, launch, report
 from mmsr.engine.bench.plan import BenchError, RunPlan, Window
 from mmsr.engine.bench.server_bench import ServerBench, measure_server
 from mmsr.v1.recommender_pb2 import RecommendRequest
@@ -110,8 +111,21 @@ def test_a_generator_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
         launch.launch("h:1", RunPlan(concurrency=1, window=window), [b"r"])
 
 
+def test_a_run_that_does_not_count_has_its_own_exit_code(
+    target: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More requests than can be sent: some are given up, which voids the run."""
+    loads = ("--rate", "20000", "--warm-up-s", "0", "--duration-s", "0.1")
+    command = ("server", target, "--repository", str(repository.root), *loads)
+    monkeypatch.setattr(sys, "argv", ["mmsr-bench", *command])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 3
+
+
+@pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_prints_what_was_measured(
-    target: str, behaviour: Behaviour, repository: Repository, tmp_path: Path
+    target: str, behaviour: Behaviour, repository: Repository, tmp_path: Path, told: signal.Signals
 ) -> None:
     code = "import sys; sys.argv[0] = 'mmsr-bench'; from mmsr.engine.bench.cli import main; main()"
     flags = ["--concurrency", "1,2", "--duration-s", "3600", "--warm-up-s", "0"]
@@ -122,7 +136,7 @@ def test_an_interrupt_prints_what_was_measured(
     )
     try:
         assert behaviour.answered.wait(DEADLINE_S)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(told)
         out, _ = process.communicate(timeout=DEADLINE_S)
     finally:
         process.kill()
@@ -132,3 +146,30 @@ def test_an_interrupt_prints_what_was_measured(
     assert run["interrupted"]
     assert run["answered"] > 0
     assert run["measured_s"] < DEADLINE_S
+
+
+PARENT = """
+import os, subprocess, sys
+code = "import sys, threading; from mmsr.engine.bench.interrupt import end_with"
+code += "; end_with(int(sys.argv[1])); print('ready', flush=True); threading.Event().wait()"
+child = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())])
+child.wait()
+"""
+
+
+def test_a_generator_ends_with_its_parent_however_that_ends() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "ready\n"
+    parent.kill()
+    parent.wait()
+    # The child holds the other end of the pipe: it closes when the child has ended.
+    assert select.select([parent.stdout], [], [], DEADLINE_S)[0]
+    assert parent.stdout.read() == ""
+    parent.stdout.close()
+
+
+def test_a_generator_whose_parent_has_gone_ends_at_once() -> None:
+    code = "from mmsr.engine.bench.interrupt import end_with; end_with(1 << 30)"
+    done = subprocess.run([sys.executable, "-c", code], timeout=DEADLINE_S, check=False)
+    assert done.returncode == -signal.SIGTERM

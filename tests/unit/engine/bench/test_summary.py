@@ -72,7 +72,7 @@ def test_a_closed_loop_has_no_lag_and_no_intended_rate() -> None:
     assert (summary.lag_ms, summary.intended_per_s, summary.void) == (None, None, None)
 
 
-def test_errors_are_counted_by_status_and_in_no_percentile() -> None:
+def test_errors_are_counted_by_status_and_slower_than_every_answer() -> None:
     ok = [
         (1 + t / 100, 1 + t / 100, 1 + t / 100 + 0.001, OK, Answer(1, 1, 1, 0)) for t in range(100)
     ]
@@ -83,6 +83,16 @@ def test_errors_are_counted_by_status_and_in_no_percentile() -> None:
     assert summary.answered == 100
     assert summary.requests == 104
     assert summary.latency_ms == {"p50": pytest.approx(1.0), "p90": pytest.approx(1.0), "p99": None}
+    assert summary.max_latency_ms is None
+
+
+def test_a_server_that_answers_every_second_request_has_no_p90() -> None:
+    rows = [
+        (1 + t / 1000, 1 + t / 1000, 1 + t / 1000 + 0.001, (OK, 8)[t % 2], Answer(1, 1, 1, 0))
+        for t in range(1999)
+    ]
+    summary = summarise(OPEN, OUTCOME, samples_of(*rows))
+    assert summary.latency_ms == {"p50": pytest.approx(1.0), "p90": None, "p99": None}
 
 
 def test_rates_are_of_the_measured_time() -> None:
