@@ -108,6 +108,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-train features {data}", "training"),
         ("mmsr-train fit {recipe} --data {data} --out {out}", "training"),
         ("mmsr-train evaluate {out}", "training"),
+        ("mmsr-train final {out} --out {out}", "training"),
+        ("mmsr-train nightly {recipe} --source {data} --work {out}", "training"),
         ("mmsr-train compare {recipe} --data {data} --out {out}", "training"),
         ("mmsr-train explain {out} --user u1 --out {out}/u1.png", "training"),
         ("mmsr-export {out} --repository {repository}", "training"),

@@ -70,7 +70,7 @@ def test_auto_precision_is_bfloat16_on_gpus_that_have_it_and_float32_elsewhere()
 
 def test_the_blocks_compile_whole_and_once_for_each_length() -> None:
     """Captured without a break; what a GPU's compiler makes of it is not tested here."""
-    shapes = []
+    shapes: list[tuple[int, ...]] = []
 
     def backend(graph: GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
         shapes.extend(tuple(x.shape) for x in inputs if x.dtype == torch.int64)

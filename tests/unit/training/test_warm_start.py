@@ -177,7 +177,7 @@ def test_it_says_what_was_copied_mapped_new_and_dropped(
     assert "39 items and 3 categories by name" in mapped
     assert "1 items (as the unknown item), 1 categories, 1 weights: positions.weight" in new
     assert dropped.startswith("  dropped  1 items, 0 categories, ")
-    assert "item_encoder.modalities.image.project.weight" in dropped
+    assert "blocks.0.attention.key.image.weight" in dropped
 
 
 def test_the_average_begins_with_the_weights_too(

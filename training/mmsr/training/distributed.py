@@ -104,6 +104,7 @@ def _join(ranks: Ranks, environment: Mapping[str, str]) -> None:
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", ranks.rank)))
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=PATIENCE)  # the environment says who and where
+    dist.all_reduce(torch.zeros(1))  # nobody goes on, or ends, before all have arrived
 
 
 def _from_a_peer(error: Exception) -> bool:

@@ -115,7 +115,7 @@ def test_a_run_that_does_not_count_has_its_own_exit_code(
     target: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More requests than can be sent: some are given up, which voids the run."""
-    loads = ("--rate", "20000", "--warm-up-s", "0", "--duration-s", "0.1")
+    loads = ("--rate", "100000", "--warm-up-s", "0", "--duration-s", "0.2")
     command = ("server", target, "--repository", str(repository.root), *loads)
     monkeypatch.setattr(sys, "argv", ["mmsr-bench", *command])
     with pytest.raises(SystemExit) as ended:
