@@ -49,7 +49,8 @@ def prepare(demo: Demo, stages: Stages) -> None:
         sizes = ("--items", str(TOY_ITEMS), "--users", str(TOY_USERS), "--seed", "0")
         stages.run("prepare", "mmsr-train", "prepare", "toy", prepared, *sizes)
     else:
-        stages.run("prepare", "mmsr-train", "prepare", "table", demo.data, prepared)
+        command = ("mmsr-train", "prepare", "table", demo.data, prepared)
+        stages.run("prepare", *command, "--config", demo.recipe)
 
 
 def encode(demo: Demo, stages: Stages) -> None:

@@ -6,7 +6,9 @@ import pytest
 
 from mmsr.bundle.errors import MmsrError
 from mmsr.training.config import (
+    ConfigError,
     ModelConfig,
+    PrepareConfig,
     Recipe,
     load_recipe,
     parse_recipe,
@@ -62,3 +64,16 @@ def test_a_missing_recipe_says_where_others_are(tmp_path: Path) -> None:
 
 def test_modalities_keep_their_order_whatever_the_recipe_says() -> None:
     assert ModelConfig(sources=("category", "id", "image")).modalities == ("image", "category")
+
+
+def test_what_prepare_does_may_stand_in_the_recipe_or_not() -> None:
+    assert parse_recipe({}, "r").prepare == PrepareConfig()
+    told = parse_recipe({"prepare": {"brand_categories": 2}}, "r")
+    assert told.prepare == PrepareConfig(brand_categories=2)
+    assert parse_recipe(recipe_to_dict(told), "r") == told
+    with pytest.raises(
+        ConfigError, match=r"k_core = '5'; expected a value of type int"
+    ):
+        parse_recipe({"prepare": {"k_core": "5"}}, "r")
+    with pytest.raises(ConfigError, match=r"\[prepare\] k_core = 0; expected at least 1"):
+        parse_recipe({"prepare": {"k_core": 0}}, "r")

@@ -231,9 +231,25 @@ class ServingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """How a shop's files become prepared data: `prepare table --config`, and `nightly`."""
+
+    k_core: int | None = None  # interactions that every user and item must have
+    brand_categories: int | None = None  # a brand of so many items is a category, too
+
+    def __post_init__(self) -> None:
+        for name in ("k_core", "brand_categories"):
+            value = getattr(self, name)
+            _require(
+                value is None or value >= 1, f"[prepare] {name} = {value}; expected at least 1"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A whole recipe."""
 
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -263,6 +279,7 @@ def parse_recipe(tables: Mapping[str, Any], where: str) -> Recipe:
             f"{where}: unknown table or key {name!r}; known tables: {', '.join(sorted(known))}",
         )
     sections: dict[str, Any] = {
+        "prepare": PrepareConfig,
         "model": ModelConfig,
         "loss": LossConfig,
         "fit": FitConfig,
@@ -295,6 +312,8 @@ def _coerce(value: Any, expected: Any, where: str) -> Any:
         return float(value)
     if expected == tuple[str, ...] and isinstance(value, list):
         return tuple(_coerce(v, str, where) for v in value)
+    if expected == int | None:
+        expected = int if value is not None else type(None)
     matches = type(value) is expected or (expected == tuple[str, ...] and type(value) is tuple)
     name = getattr(expected, "__name__", str(expected))
     _require(matches, f"{where} = {value!r}; expected a value of type {name}")

@@ -29,7 +29,7 @@ from mmsr.training.prepare.output import refuse_overlap, staged_output
 from mmsr.training.prepare.progress import Progress
 from mmsr.training.prepare.report import REPORT
 from mmsr.training.prepare.sources import find_sources
-from mmsr.training.prepare.table import TableSettings, prepare_table
+from mmsr.training.prepare.table import prepare_table, table_settings
 from mmsr.training.run import describe_run, open_run, start_final, start_run
 from mmsr.training.warm_start import source_of
 
@@ -69,7 +69,7 @@ class Stage:
 def prepare_stage(night: Night) -> Stage:
     """From the shop's two files; also from how features are made, which lie with the data."""
     sources = find_sources(night.source)
-    settings = TableSettings(name=night.source.resolve().name, image_root=str(sources.image_root))
+    settings = table_settings(night.source, sources, night.recipe.prepare)
     stamp = {
         "items": sha256_file(sources.items),
         "interactions": sha256_file(sources.interactions),

@@ -56,6 +56,19 @@ def test_table_takes_files_and_pictures_from_elsewhere(
     assert (dataset.image_root / "a.png").is_file()
 
 
+def test_table_does_what_the_recipe_says_unless_told_otherwise(
+    source: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[prepare]\nbrand_categories = 1\n")
+    shop = ['{"item_id": "a", "brand": "Acme"}', '{"item_id": "b"}']
+    (source / "items.jsonl").write_text("\n".join(shop))
+    run("table", source, tmp_path / "one", "--config", recipe)
+    assert open_dataset(tmp_path / "one").info.categories == ["brand: Acme"]
+    run("table", source, tmp_path / "two", "--config", recipe, "--brand-categories", "2")
+    assert open_dataset(tmp_path / "two").info.categories == []
+
+
 def test_table_refuses_then_replaces(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run("table", source, out)

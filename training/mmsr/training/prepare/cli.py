@@ -1,5 +1,6 @@
 """`mmsr-train prepare`: a shop's files, or a generated shop, become prepared data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,9 @@ def table(
     ] = None,
     k_core: KCore = None,
     brand_categories: BrandCategories = None,
+    config: Annotated[
+        Path | None, typer.Option(help="recipe whose [prepare] holds unless told otherwise")
+    ] = None,
     force: Force = False,
 ) -> None:
     """Check a shop's interactions and items and write them as prepared data.
@@ -68,18 +72,17 @@ def table(
     listed in OUT/rejected.jsonl. Interactions of a user at the same time
     keep the order of the file. With --k-core, items that nobody bought leave.
     """
+    from mmsr.training.config import PrepareConfig, load_recipe
     from mmsr.training.prepare.output import refuse_overlap, staged_output
     from mmsr.training.prepare.progress import progress_bars
     from mmsr.training.prepare.sources import find_sources
-    from mmsr.training.prepare.table import TableSettings, prepare_table
+    from mmsr.training.prepare.table import prepare_table, table_settings
 
     sources = find_sources(src, items, interactions, image_root)
-    settings = TableSettings(
-        name=src.resolve().name,
-        image_root=str(sources.image_root),
-        k_core=k_core,
-        brand_items=brand_categories,
-    )
+    chosen = PrepareConfig() if config is None else load_recipe(config).prepare
+    told = {"k_core": k_core, "brand_categories": brand_categories}
+    chosen = replace(chosen, **{k: v for k, v in told.items() if v is not None})
+    settings = table_settings(src, sources, chosen)
     refuse_overlap(out, [sources.items, sources.interactions, sources.image_root])
     with staged_output(out, force) as stage, progress_bars() as progress:
         report = prepare_table(sources, stage, settings, progress)

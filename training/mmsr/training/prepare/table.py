@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mmsr.training.config import PrepareConfig
 from mmsr.training.prepare.interactions import COLUMNS as LOG_COLUMNS
 from mmsr.training.prepare.items import COLUMNS as ITEM_COLUMNS
 from mmsr.training.prepare.ledger import open_ledger
@@ -11,7 +12,17 @@ from mmsr.training.prepare.readers import open_reader
 from mmsr.training.prepare.report import Report
 from mmsr.training.prepare.sources import Sources
 
-__all__ = ["TableSettings", "prepare_table"]
+__all__ = ["TableSettings", "prepare_table", "table_settings"]
+
+
+def table_settings(source: Path, sources: Sources, config: PrepareConfig) -> TableSettings:
+    """Return how a shop's folder is prepared, as its recipe says."""
+    return TableSettings(
+        name=source.resolve().name,
+        image_root=str(sources.image_root),
+        k_core=config.k_core,
+        brand_items=config.brand_categories,
+    )
 
 
 def prepare_table(
