@@ -127,19 +127,21 @@ def test_a_run_that_does_not_count_has_its_own_exit_code(
 def test_an_interrupt_prints_what_was_measured(
     target: str, behaviour: Behaviour, repository: Repository, tmp_path: Path, told: signal.Signals
 ) -> None:
-    code = "import sys; sys.argv[0] = 'mmsr-bench'; from mmsr.engine.bench.cli import main; main()"
+    # A job in the background of a script ignores SIGINT, and so would its children.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "sys.argv[0] = 'mmsr-bench'; from mmsr.engine.bench.cli import main; main()"
     flags = ["--concurrency", "1,2", "--duration-s", "3600", "--warm-up-s", "0"]
     command = [sys.executable, "-c", code, "server", target, "--repository", str(repository.root)]
     json_file = tmp_path / "report.json"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, *flags, "--json", str(json_file)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert behaviour.answered.wait(DEADLINE_S)
-        process.send_signal(told)
-        out, _ = process.communicate(timeout=DEADLINE_S)
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            assert behaviour.answered.wait(DEADLINE_S)
+            process.send_signal(told)
+            out, _ = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Interrupted: this is what was measured so far." in out
     (run,) = json.loads(json_file.read_text())["runs"]  # the second never began
