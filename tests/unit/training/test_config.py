@@ -71,9 +71,7 @@ def test_what_prepare_does_may_stand_in_the_recipe_or_not() -> None:
     told = parse_recipe({"prepare": {"brand_categories": 2}}, "r")
     assert told.prepare == PrepareConfig(brand_categories=2)
     assert parse_recipe(recipe_to_dict(told), "r") == told
-    with pytest.raises(
-        ConfigError, match=r"k_core = '5'; expected a value of type int"
-    ):
+    with pytest.raises(ConfigError, match=r"k_core = '5'; expected a value of type int"):
         parse_recipe({"prepare": {"k_core": "5"}}, "r")
     with pytest.raises(ConfigError, match=r"\[prepare\] k_core = 0; expected at least 1"):
         parse_recipe({"prepare": {"k_core": 0}}, "r")

@@ -230,6 +230,19 @@ def test_negatives_are_drawn_by_purchases_to_the_power_and_never_padding() -> No
     )
 
 
+def test_uncorrected_negatives_keep_their_scores() -> None:
+    drawn = NegativeSampler(torch.tensor([0, 4, 1, 16]), power=1.0, corrected=False)(50)
+    assert not bool(drawn.log_expected_n.any())
+    states, outputs, target = torch.randn(3, 4), torch.randn(4, 4), torch.tensor([1, 3, 2])
+    loss = sampled_softmax(states, outputs[target], target, drawn, outputs[drawn.rows_n])
+    expected = 0.0
+    for state, right in zip(states, target, strict=True):
+        others = [row for row in drawn.rows_n if row != right]
+        scores = torch.stack([state @ outputs[row] for row in [right, *others]])
+        expected -= float(scores.log_softmax(0)[0])
+    assert math.isclose(float(loss), expected, rel_tol=1e-4)
+
+
 def test_a_step_with_sampled_softmax_trains_everything_and_skips_dropped_rows() -> None:
     loss, model, content = make_loss(LossConfig(softmax="sampled", negatives=4))
     history, target = torch.randint(1, 6, (4, 6)), torch.randint(1, 6, (4, 6))

@@ -128,6 +128,7 @@ class LossConfig:
     softmax: str = "full"
     negatives: int = 1024  # of the sampled softmax, drawn each step, shared by all its positions
     negatives_power: float = 0.5  # they are drawn by purchases ** power; 0 is uniform
+    negatives_corrected: bool = True  # the log of how often one is expected comes off its score
     image_loss: str = "info_nce"
     text_loss: str = "info_nce"
     image_weight: float = 0.1

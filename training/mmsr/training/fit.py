@@ -276,7 +276,7 @@ def _planner(info: RunInfo, content: ItemContent, split: Split, compiled: bool) 
     sampler = padding = None
     if loss.softmax == "sampled":
         counts_N = torch.from_numpy(split.train_counts(info.items))
-        sampler = NegativeSampler(counts_N, loss.negatives_power)
+        sampler = NegativeSampler(counts_N, loss.negatives_power, loss.negatives_corrected)
     if compiled:
         step = -(-model.max_length // COMPILED_LENGTHS)
         lengths = tuple(range(step, step * COMPILED_LENGTHS, step))
