@@ -49,8 +49,12 @@ SOURCE_SETS = [
 ]
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("sources", SOURCE_SETS)
+# Every set of sources with one fusion, every fusion with all sources and with two.
+FAMILY = [(s, "sum") for s in SOURCE_SETS]
+FAMILY += [(s, f) for s in (SOURCES, ("id", "text")) for f in FUSIONS if f != "sum"]
+
+
+@pytest.mark.parametrize(("sources", "fusion"), FAMILY)
 def test_earlier_states_do_not_see_later_items_to_the_last_bit(
     sources: tuple[str, ...], fusion: str
 ) -> None:
@@ -67,8 +71,7 @@ def test_earlier_states_do_not_see_later_items_to_the_last_bit(
         assert not torch.equal(before[:, cut:], after[:, cut:])
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("sources", SOURCE_SETS)
+@pytest.mark.parametrize(("sources", "fusion"), FAMILY)
 def test_the_last_position_alone_is_the_last_row_of_all_positions(
     sources: tuple[str, ...], fusion: str
 ) -> None:
