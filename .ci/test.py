@@ -35,6 +35,8 @@ def run_part(name: str) -> Part:
     """Run `tests/<name>`; further options come from PYTEST_ADDOPTS."""
     print(f"== tests/{name}", flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    if name in WORKERS:  # one core each: with a thread for every core they would wait in turns
+        environment.setdefault("OMP_NUM_THREADS", "1")
     start_s = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", *WORKERS.get(name, ()), f"tests/{name}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False)

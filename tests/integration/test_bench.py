@@ -83,3 +83,10 @@ def test_a_port_without_a_server_is_one_line(repository: Path) -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error: no server answers at 127.0.0.1:1 within 10 s")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_run_that_does_not_count_has_its_own_exit_code(served: Served, repository: Path) -> None:
+    """More requests than can be sent: some are given up, which voids the run."""
+    loads = ("--rate", "100000", "--warm-up-s", "0", "--duration-s", "0.2")
+    done = bench("server", served.target, "--repository", repository, *loads)
+    assert done.returncode == VOID_EXIT_CODE, done.stderr

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# Page faults of allocating and freeing 64 MiB forty times, after `keep_freed_memory` or not.
+# Page faults of allocating and freeing 64 MiB twelve times, after `keep_freed_memory` or not.
 FAULTS = """
 import ctypes, resource, sys
 from mmsr.training.allocator import keep_freed_memory
@@ -15,7 +15,7 @@ libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.free.argtypes = [ctypes.c_void_p]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(40):
+for _ in range(12):
     block = libc.malloc(64 << 20)
     ctypes.memset(block, 1, 64 << 20)
     libc.free(block)

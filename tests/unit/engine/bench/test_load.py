@@ -134,7 +134,7 @@ def test_a_generator_that_cannot_keep_up_gives_up_and_says_so() -> None:
 
 STALL_S = 0.3
 STALL_AT = 100  # this request is the first to meet it
-RATE_PER_S = 150.0
+RATE_PER_S = 250.0
 
 
 def measure_server(behaviour: Behaviour, plan: RunPlan) -> tuple[Measured, Seen]:
@@ -160,7 +160,7 @@ def undisturbed(behaviour: Behaviour, plan: RunPlan) -> Samples:
 
 
 def test_the_open_loop_sees_a_stall_as_its_users_would() -> None:
-    window = Window(warm_up_s=0.2, duration_s=2.0, seed=1)
+    window = Window(warm_up_s=0.2, duration_s=1.2, seed=1)
     plan = RunPlan(rate_per_s=RATE_PER_S, window=window)
     arrivals_s = poisson_arrivals_s(RATE_PER_S, window.total_s, window.seed)
     samples = undisturbed(Behaviour(stall_at=STALL_AT, stall_s=STALL_S), plan)
@@ -171,7 +171,7 @@ def test_the_open_loop_sees_a_stall_as_its_users_would() -> None:
     analytic_s = quantile(wait_s[arrivals_s >= window.warm_up_s], 0.99)
     counted = samples.pick(samples.intended_s_R >= window.warm_up_s)
     p99_s = quantile(counted.done_s_R - counted.intended_s_R, 0.99)
-    assert analytic_s > 0.8 * STALL_S  # a seventh of all arrivals fall into the stall
+    assert analytic_s > 0.8 * STALL_S  # a quarter of all arrivals fall into the stall
     assert p99_s == pytest.approx(analytic_s, rel=0.15)
 
 

@@ -16,7 +16,7 @@ from support.tiny_bundle import Twin
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.repository import Repository
-from mmsr.engine.bench import cli, launch, report
+from mmsr.engine.bench import launch, report
 from mmsr.engine.bench.plan import BenchError, RunPlan, Window
 from mmsr.engine.bench.server_bench import ServerBench, measure_server
 from mmsr.v1.recommender_pb2 import RecommendRequest
@@ -109,18 +109,6 @@ def test_a_generator_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
     window = Window(warm_up_s=0, duration_s=0.1, deadline_ms=1)
     with pytest.raises(BenchError, match="did not end within"):
         launch.launch("h:1", RunPlan(concurrency=1, window=window), [b"r"])
-
-
-def test_a_run_that_does_not_count_has_its_own_exit_code(
-    target: str, repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More requests than can be sent: some are given up, which voids the run."""
-    loads = ("--rate", "100000", "--warm-up-s", "0", "--duration-s", "0.2")
-    command = ("server", target, "--repository", str(repository.root), *loads)
-    monkeypatch.setattr(sys, "argv", ["mmsr-bench", *command])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 3
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])

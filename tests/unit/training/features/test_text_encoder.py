@@ -181,14 +181,3 @@ def test_a_folder_without_a_model_is_one_clear_message(tmp_path: Path) -> None:
 def test_loading_says_nothing(small_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load(small_bert)
     assert capfd.readouterr() == ("", "")
-
-
-def test_it_can_be_exported_with_free_batch_and_length(small_bert: Path) -> None:
-    """The first half of an ONNX export; the second is tested with real weights."""
-    encoder = load(small_bert)
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("tokens", max=512)}
-    program = torch.export.export(encoder, batch(), dynamic_shapes=(axes, axes))
-    for count, length in ((1, 1), (1, 40), (6, 11)):
-        ids = torch.randint(1000, 2000, (count, length))
-        mask = (torch.arange(length) <= torch.arange(count)[:, None] + 2).long()
-        torch.testing.assert_close(program.module()(ids, mask), encoder(ids, mask))
