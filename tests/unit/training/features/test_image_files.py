@@ -100,12 +100,12 @@ def test_what_is_no_readable_file_is_told_and_not_read(
     names = ["good.png", "absent.png", "pipe.png", "large.png", ".", "nul\0.png"]
     files = scan(make_shop([{"image": name} for name in names]), tmp_path / "index.npy")
     assert files.to_decode(NONE_CACHED) == [0]
+    assert "embedded null" in files.problems.pop(5)  # Python's words, which change
     assert files.problems == {
         1: "file not found",
         2: "not a regular file",
         3: "file of 100000001 bytes, at most 100000000",
         4: "not a regular file",
-        5: "embedded null byte",
     }
 
 

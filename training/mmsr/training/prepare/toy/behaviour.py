@@ -40,12 +40,12 @@ from mmsr.training.prepare.toy.settings import MIN_LENGTH, ToySettings
 Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 
-TASTE_SD = 1.5  # of the utility that a user's taste for one factor spreads over its classes
+TASTE_SD = 2.0  # of the utility that a user's taste for one factor spreads over its classes
 NEXT_GAIN = 1.2  # utility of the classes that go well with the last one
 NEXT_CLASSES = 3  # how many do
 DRIFT = 0.97  # autocorrelation of tastes from one drift to the next
 DRIFT_EVERY = 4  # interactions
-TRIES = 24  # to find an item that the user does not have yet
+TRIES = 100  # to find an item that the user does not have yet
 BLOCK_USERS = 4096
 LENGTH_SHAPE = 1.5  # of the gamma law of lengths: many short histories, few long ones
 START_S, OPEN_S = 1_640_995_200, 2 * 365 * 86_400  # first purchases: 2022 and 2023

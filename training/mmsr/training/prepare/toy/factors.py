@@ -21,7 +21,7 @@ SUBJECTS, MATERIALS, MOODS = 20, 5, 4
 TOPS, LEAVES_PER_TOP = 8, 5
 LEAVES = TOPS * LEAVES_PER_TOP
 
-POPULARITY_EXPONENT = 0.7  # of a Zipf law over the items
+POPULARITY_EXPONENT = 0.5  # of a Zipf law over the items
 SECOND_LEAF = 0.25  # share of the items that stand in two leaves
 NO_IMAGE, NO_TEXT, NO_CATEGORIES = 0.05, 0.03, 0.03  # shares of the items, as in real shops
 
