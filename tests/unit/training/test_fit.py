@@ -69,7 +69,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def test_it_learns_the_ring_far_beyond_popularity(
     recipe: Recipe, shop: Path, tmp_path: Path
 ) -> None:
-    progress = fit(longer(recipe, 15), shop, tmp_path / "run")
+    progress = fit(longer(recipe, 10), shop, tmp_path / "run")
     assert progress.log[-1]["loss"] < progress.log[0]["loss"]
     trained = open_run(tmp_path / "run")
     split = leave_one_out(trained.dataset)
