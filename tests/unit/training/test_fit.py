@@ -19,6 +19,7 @@ from mmsr.training.checkpoint import Progress, checkpoint_folder, load_run_info
 from mmsr.training.config import Recipe, load_recipe
 from mmsr.training.evaluate import model_ranks, popularity_ranks
 from mmsr.training.fit import Hooks, TrainingDivergedError
+from mmsr.training.items import ModalityEncoder
 from mmsr.training.metrics import summarise
 from mmsr.training.plan import Padding
 from mmsr.training.run import open_run, start_run
@@ -177,11 +178,25 @@ def test_speed_and_memory_are_logged_and_kept(recipe: Recipe, shop: Path, tmp_pa
             expected, rel=0.05
         )
         assert 50 < float(line["peak_rss_mib"]) < 50_000
+        assert float(line["learning_rate"]) == recipe.fit.learning_rate
     measured = load_run_info(run).provenance["measured"]
     assert measured["peak_rss_mib"] == max(float(line["peak_rss_mib"]) for line in lines)
     assert measured["sequences_per_s"] > 0
     fit(longer(recipe, 2), shop, run, resume=True)
     assert load_run_info(run).provenance["measured"] == measured
+
+
+def test_features_are_centred_without_the_new_items(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    recipe = replace(recipe, split=replace(recipe.split, cold_share=0.2))
+    trainer = start_run(recipe, shop, tmp_path / "run", resume=False)
+    text_NF, known_N = trainer.content.features["text"], trainer.content.present["text"].clone()
+    known_N[trainer.split.cold_rows] = False
+    encoder = trainer.model.item_encoder.modalities["text"]
+    assert isinstance(encoder, ModalityEncoder)
+    torch.testing.assert_close(encoder.mean_F, text_NF[known_N].mean(0))
+    assert not torch.allclose(text_NF[trainer.content.present["text"]].mean(0), encoder.mean_F)
 
 
 def test_bfloat16_learns_too(recipe: Recipe, shop: Path, tmp_path: Path) -> None:

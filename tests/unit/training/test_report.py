@@ -29,16 +29,14 @@ from mmsr.training.comparison import (
     SeedRun,
     save_comparison,
 )
-from mmsr.training.config import FitConfig, Recipe, recipe_to_dict
+from mmsr.training.config import Recipe, recipe_to_dict
 from mmsr.training.report.charts import Series, legend, line_chart, nice_step, number, ticks
 from mmsr.training.report.comparison_page import comparison_page
-from mmsr.training.report.curves import RATE, with_rates
 from mmsr.training.report.forest import Interval, forest_plot
 from mmsr.training.report.html import Html, flat, join, plain, tag
 from mmsr.training.report.page import COLOURS, DARK, LIGHT
 from mmsr.training.report.run_page import run_page
 from mmsr.training.report.runs import best_epoch, read_run
-from mmsr.training.schedule import learning_rate
 
 VOID = {"meta", "br", "img", "link", "input"}
 LOADS = {"src", "href", "srcset", "data", "action", "poster", "background"}
@@ -106,8 +104,12 @@ def write_run(folder: Path, **evaluation: Any) -> Path:
         "provenance": {"commit": "4bce6c4-dirty", "device": "cpu", "versions": {"torch": "2.14"}},
     }
     write_json(run / "run.json", info)
-    lines = ["epoch,loss,validation.masked.ndcg@10,validation.masked.recall@10,train_s,odd_column"]
-    lines += ["1,9.5,0.0812,0.161,31.5,7", "2,8.25,0.0934,0.185,30.5,7", "3,8,0.0934,0.18,32,7"]
+    header = (
+        "epoch,loss,learning_rate,validation.masked.ndcg@10,validation.masked.recall@10,train_s"
+    )
+    lines = [f"{header},odd_column"]
+    lines += ["1,9.5,0.004,0.0812,0.161,31.5,7", "2,8.25,0.004,0.0934,0.185,30.5,7"]
+    lines += ["3,8,0.004,0.0934,0.18,32,7"]
     (run / "log.csv").write_text("\n".join(lines) + "\n")
     metrics = {
         f"{part}.{mask}.{name}": round(0.01 * (i + 1) + 0.1 * j + 0.5 * k, 4)
@@ -359,23 +361,6 @@ def test_a_report_needs_no_torch(tmp_path: Path) -> None:
 def test_the_kept_epoch_is_the_first_of_the_best(tmp_path: Path) -> None:
     assert best_epoch(read_run(write_run(tmp_path)).log) == 2
     assert best_epoch(()) is None
-
-
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
-def test_the_learning_rate_follows_from_the_recipe(schedule: str) -> None:
-    fit = FitConfig(schedule=schedule, epochs=8, learning_rate=0.004)
-    log = tuple({"epoch": float(e), "loss": 1.0} for e in range(1, 9))
-    rates = [line[RATE] for line in with_rates(log, {"fit": vars(fit)})]
-    steps = 17  # of an epoch; the rate at an epoch's begin depends on it only by warm-up
-    assert rates == pytest.approx([learning_rate(fit, e * steps, steps) for e in range(8)])
-
-
-def test_a_rate_that_was_logged_or_cannot_be_known_is_left_alone() -> None:
-    log = ({"epoch": 1.0, RATE: 0.5},)
-    assert with_rates(log, {"fit": {}}) == log
-    log = ({"epoch": 1.0},)
-    assert with_rates(log, {"fit": {"warmup_steps": 100}}) == log
-    assert with_rates(log, {"fit": {"schedule": "of another release"}}) == log
 
 
 @pytest.mark.parametrize(

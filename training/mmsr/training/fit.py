@@ -141,6 +141,7 @@ class Trainer:
         return {
             "epoch": epoch + 1,
             "loss": self._mean_loss(sums, steps),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],  # of the last step
             "train_s": seconds,
             "sequences_per_s": round(len(self.windows) / seconds, 1),
             **peak_memory(device),
@@ -210,7 +211,9 @@ def build_trainer(
     model = build_model(recipe.model, info.items, info.feature_widths)
     for modality, encoder in model.item_encoder.modalities.items():
         assert isinstance(encoder, ModalityEncoder)
-        encoder.fit_statistics(content.features[modality], content.present[modality])
+        present_N = content.present[modality].clone()
+        present_N[torch.from_numpy(split.cold_rows)] = False  # new items are not known beforehand
+        encoder.fit_statistics(content.features[modality], present_N)
     dtype = training_dtype(recipe.fit.precision, device)
     counts_N = torch.from_numpy(split.train_counts(info.items))
     loss = TrainingLoss(recipe.model, recipe.loss, info.feature_widths, counts_N, dtype)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from mmsr.training.comparison import COMPARED, Comparison, Result
-from mmsr.training.report.curves import Trained, compared_curves, with_rates
+from mmsr.training.report.curves import Trained, compared_curves
 from mmsr.training.report.evaluation_tables import metric_name
 from mmsr.training.report.forest import Interval, forest_plot
 from mmsr.training.report.html import (
@@ -121,7 +121,7 @@ def _plot(comparison: Comparison, metric: str, intervals: list[Interval]) -> Htm
 def _curves(comparison: Comparison) -> Html:
     trained = [result for result in comparison.results if result.runs]
     runs = [
-        Trained(name=result.name, log=with_rates(run.log, result.recipe or {}), colour=colour)
+        Trained(name=result.name, log=run.log, colour=colour)
         for colour, result in enumerate(trained)
         for run in result.runs
         if run.log

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from mmsr.training.config import ConfigError, FitConfig
 from mmsr.training.report.charts import Series, charts, legend, line_chart
 from mmsr.training.report.html import Html, join
 from mmsr.training.report.runs import NDCG, RECALL, Log, best_epoch, column
-from mmsr.training.schedule import learning_rate
 
 RATE = "learning_rate"
 TITLES = {
     "loss": "Loss",
     NDCG: "Validation NDCG@10, history masked",
     RECALL: "Validation Recall@10, history masked",
-    RATE: "Learning rate",
+    RATE: "Learning rate, at the epoch's end",
     "train_s": "Seconds an epoch, training",
     "validate_s": "Seconds an epoch, validation",
     "sequences_per_s": "Sequences a second, training",
@@ -31,23 +28,6 @@ class Trained:
     name: str
     log: Log
     colour: int = 0
-
-
-def with_rates(log: Log, recipe: dict[str, Any]) -> Log:
-    """Return the log with the learning rate at each epoch's begin, unless it has one already.
-
-    Without a warm-up it follows from the recipe; with one, it takes the number of steps too.
-    """
-    fit = recipe.get("fit", {})
-    try:
-        config = FitConfig(**{k: v for k, v in fit.items() if k in FitConfig.__annotations__})
-    except (ConfigError, TypeError):
-        return log
-    if config.warmup_steps or any(RATE in line for line in log):
-        return log
-    return tuple(
-        line | {RATE: learning_rate(config, int(line["epoch"]) - 1, epoch_steps=1)} for line in log
-    )
 
 
 def run_curves(run: Trained) -> Html:

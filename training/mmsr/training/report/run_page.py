@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any
 
-from mmsr.training.report.curves import Trained, run_curves, with_rates
+from mmsr.training.report.curves import Trained, run_curves
 from mmsr.training.report.evaluation_tables import evaluation_section, metric_name
 from mmsr.training.report.html import (
     Html,
@@ -68,8 +68,7 @@ def _tiles(run: RunFiles) -> Html:
 def _curves(run: RunFiles) -> Html:
     if not run.log:
         return section("Training", "No epoch is finished yet.")
-    log = with_rates(run.log, run.info.get("recipe", {}))
-    return section("Training", run_curves(Trained(name=run.name, log=log)))
+    return section("Training", run_curves(Trained(name=run.name, log=run.log)))
 
 
 def _trained(run: RunFiles) -> Html:
