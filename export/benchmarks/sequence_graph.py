@@ -1,0 +1,126 @@
+"""The exported sequence graph beside PyTorch, torch.compile, OpenVINO and a naive export.
+
+    python export/benchmarks/sequence_graph.py --markdown export/results/sequence-graph.md
+
+Same model, same histories, same threads, in turns; whoever answers other rows than PyTorch is not
+timed. OpenVINO takes part where it is installed.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks import contestants
+from benchmarks.contestants import Answer, Model, Rows, Shape, make_model
+from benchmarks.turns import Line, take_turns
+from mmsr.bundle.terminal import run as run_app
+from mmsr.training.machine import describe_machine
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+MIN_OVERLAP = 0.999  # with PyTorch's rows; equal scores may change places
+
+
+def enter(made: Model, folder: Path, console: Console) -> dict[str, Answer]:
+    """Return everybody who can take part here, PyTorch first."""
+    makers: dict[str, Callable[[], Answer]] = {
+        "PyTorch eager": lambda: contestants.eager(made),
+        "torch.compile": lambda: contestants.compiled(made),
+        "ONNX Runtime, naive export": lambda: contestants.onnx_naive(made, folder),
+        "OpenVINO f32, naive export": lambda: contestants.openvino_naive(made, folder),
+        "MMSR graph, ONNX Runtime": lambda: contestants.exported(made, folder),
+        "MMSR graph, OpenVINO f32": lambda: contestants.exported_openvino(made, folder),
+        "bare MatMul+TopK, table constant": lambda: contestants.bare(made, folder, True),
+        "bare MatMul+TopK, table input": lambda: contestants.bare(made, folder, False),
+    }
+    entered = {}
+    for name, make in makers.items():
+        try:
+            entered[name] = make()
+        except ImportError as error:
+            console.print(f"{name} takes no part: {error}")
+    return entered
+
+
+def check(entered: dict[str, Answer], history_BL: Rows) -> None:
+    """Exit unless everybody gives PyTorch's rows (the bare ones are asked something else)."""
+    wanted = entered["PyTorch eager"](history_BL)
+    for name, answer in entered.items():
+        if name.startswith("bare"):
+            continue
+        found = answer(history_BL)
+        overlap = np.mean(
+            [len(set(a) & set(b)) / len(a) for a, b in zip(wanted, found, strict=True)]
+        )
+        if overlap < MIN_OVERLAP:
+            sys.exit(f"{name} gives other rows than PyTorch: overlap {overlap:.4f}")
+
+
+def histories(shape: Shape, batch: int) -> Rows:
+    """Return full histories [B, L] of random items."""
+    random = np.random.default_rng([shape.seed, batch])
+    return random.integers(1, shape.items + 1, (batch, shape.length))
+
+
+def table(batch: int, lines: list[Line]) -> list[str]:
+    """Return a Markdown table."""
+    rows = [
+        f"### Batch {batch}",
+        "",
+        "| | p50 ms | eager takes × as long [95 %] |",
+        "|---|--:|--:|",
+    ]
+    rows += [
+        f"| {x.name} | {x.p50_ms:.3g} | {x.ratio:.2f} [{x.ratio_low:.2f}, {x.ratio_high:.2f}] |"
+        for x in lines
+    ]
+    return [*rows, ""]
+
+
+@app.command()
+def main(  # noqa: PLR0913 (a command has as many parameters as flags)
+    items: Annotated[int, typer.Option(min=100)] = Shape.items,
+    width: Annotated[int, typer.Option(min=2)] = Shape.width,
+    batch: Annotated[list[int], typer.Option(help="batch sizes")] = [1, 8, 32],  # noqa: B006
+    threads: Annotated[int, typer.Option(min=1)] = Shape.threads,
+    rounds: Annotated[int, typer.Option(min=3)] = 7,
+    turn_s: Annotated[float, typer.Option(help="seconds of one turn", min=0.05)] = 0.5,
+    markdown: Annotated[Path | None, typer.Option(help="write the tables there")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers")] = None,
+) -> None:
+    """Time everybody at each batch size."""
+    console = Console()
+    torch.set_num_threads(threads)
+    shape = Shape(items=items, width=width, threads=threads)
+    made, found, text = make_model(shape), {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        entered = enter(made, Path(folder), console)
+        for size in batch:
+            history_BL = histories(shape, size)
+            check(entered, history_BL)
+            calls = {name: partial(answer, history_BL) for name, answer in entered.items()}
+            lines = take_turns(calls, rounds, turn_s)
+            found[size] = [asdict(line) for line in lines]
+            text += table(size, lines)
+            console.print("\n".join(table(size, lines)), markup=False)
+    machine = asdict(describe_machine())
+    if markdown is not None:
+        head = f"Date: {date.today()}. Machine: {machine}. {asdict(shape)}; {rounds} rounds."
+        markdown.write_text("\n".join([head, "", *text]))
+    if json_file is not None:
+        whole = {"shape": asdict(shape), "machine": machine, "batches": found}
+        json_file.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    run_app(app)
