@@ -15,7 +15,7 @@ from mmsr.training.cli import app
 from mmsr.training.config import load_recipe, parse_recipe, recipe_to_dict
 from mmsr.training.evaluate_cli import MissingOptionError
 from mmsr.training.fit import Hooks
-from mmsr.training.run import start_run
+from mmsr.training.run import open_run, start_run
 
 QUIET = Hooks(step=lambda done, steps, loss: None, epoch=lambda line: None)
 COLD = {"cold_share": 0.15}
@@ -65,6 +65,11 @@ def test_all_of_it_is_printed_and_kept(make_run: Callable[..., Path], tmp_path: 
     for share in ("0.5", "1"):
         assert f"{found['missing']['ndcg@10']['text'][share]:.4f}" in output
     assert f"{found['missing']['against']:.4f}" in output
+    shop = open_run(run)
+    before = [shop.split.history(user, "test") for user in shop.split.evaluated()]
+    targets = shop.split.test.target_U[shop.split.evaluated()]
+    repeats = sum(target in history for target, history in zip(targets, before, strict=True))
+    assert f"{repeats} of {found['users']} test targets are such items" in output
 
 
 def test_a_temporal_run_is_tested_on_what_came_last(make_run: Callable[..., Path]) -> None:

@@ -116,8 +116,10 @@ def _print_metrics(found: dict[str, Any], items: int) -> None:
     out = Console()
     out.print(table)
     out.print(
-        f"NDCG@10 above popularity: {above['ndcg@10']:+.4f}, 95 % interval {above['low']:+.4f} to "
-        f"{above['high']:+.4f} (users resampled in pairs)\n"
+        "masked: the items of a user's history are left out of the ranking; "
+        f"{found['repeats']} of {tested} test targets are such items, which masked cannot hit\n"
+        f"NDCG@10 above popularity, masked: {above['ndcg@10']:+.4f}, 95 % interval "
+        f"{above['low']:+.4f} to {above['high']:+.4f} (users resampled in pairs)\n"
         f"coverage@10: {metrics['test.masked.coverage@10']:.1%} of the items are recommended to "
         "somebody\n"
         "popularity (0 rare, 1 popular; all items 0.5): "

@@ -1,7 +1,8 @@
 """What `mmsr-train evaluate` measures of a run, and where it is kept. Prints nothing.
 
-RUN/evaluation.json holds `checkpoint`, `users` (of the test), `validation_users`, `metrics` (flat:
-`test.masked.ndcg@10`), `above_popularity` and, if they were asked for, `cold` and `missing`.
+RUN/evaluation.json holds `checkpoint`, `users` (of the test), `validation_users`, `repeats` (test users
+who bought the item before), `metrics` (flat: `test.masked.ndcg@10`), `above_popularity` and, if they
+were asked for, `cold` and `missing`.
 """
 
 # E evaluated users
@@ -23,6 +24,7 @@ from mmsr.training.evaluate import (
 )
 from mmsr.training.metrics import per_user_ndcg
 from mmsr.training.run import TrainedRun
+from mmsr.training.split import Split
 from mmsr.training.statistics import paired_interval
 
 TOP = 10  # of coverage, popularity percentile and the interval
@@ -51,9 +53,15 @@ def evaluate_run(run: TrainedRun) -> dict[str, Any]:
         "checkpoint": run.checkpoint.name,
         "users": len(targets_E),
         "validation_users": len(split.evaluated("validation")),
+        "repeats": count_repeats(split),
         "metrics": metrics,
         "above_popularity": _above(tested, popular),
     }
+
+
+def count_repeats(split: Split) -> int:
+    """Return how many test users had the item before: a masked ranking cannot hit those."""
+    return sum(split.target(u, "test") in split.history(u, "test") for u in split.evaluated())
 
 
 def _above(found: Ranks, other: Ranks) -> dict[str, float]:

@@ -34,7 +34,19 @@ def train_watched(
             if after_epoch is not None:
                 after_epoch()
 
-        trainer.run(out, Hooks(step=on_step, epoch=on_epoch))
+        if trainer.finished():
+            console.print(
+                f"nothing left to train after epoch {trainer.progress.epoch}", soft_wrap=True
+            )
+        try:
+            trainer.run(out, Hooks(step=on_step, epoch=on_epoch))
+        except KeyboardInterrupt:
+            console.print(
+                f"interrupted in epoch {trainer.progress.epoch + 1}; the same command with "
+                "--resume goes on after the last whole one",
+                soft_wrap=True,
+            )
+            raise
     progress = trainer.progress
     if trainer.info.selected_by is not None:
         console.print(f"epochs on all interactions: {progress.epoch}, in {out}", soft_wrap=True)

@@ -60,7 +60,8 @@ time at which a request was meant to be sent, so that a stall of the server is \
 felt by everyone who would have come meanwhile. Failed requests are counted by \
 status, and as slower than every answer.
 
-    Exit code 3: a run is VOID, since the generator itself was late.
+    Exit code 3: a run is VOID, since the generator itself was late or the answers \
+were not the model's.
     """
     from rich.console import Console
 

@@ -175,8 +175,6 @@ def _run_notes(run: RunSummary) -> list[str]:
     for status, count in run.errors.items():
         details = run.first_details.get(status, "")
         notes.append(f"{count:,} x {status}" + (f", first: {details}" if details else ""))
-    if run.fallbacks:
-        notes.append(f"{run.fallbacks:,} answers were the popularity fallback, not the model")
     if run.interrupted:
         notes.append(
             f"interrupted after {run.measured_s:.1f} s of {run.plan.window.duration_s:g} s"

@@ -62,6 +62,7 @@ def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
     lag_ms_R = (counted.sent_s_R - counted.intended_s_R) * 1e3
     is_open = plan.rate_per_s is not None
     server = _server_side(answered, measured_s)
+    fallbacks = int(np.count_nonzero(answered.fallback_R))
     return RunSummary(
         plan=plan,
         measured_s=measured_s,
@@ -80,15 +81,26 @@ def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
         batches_per_s=server.batches_per_s,
         queue_us=server.queue_us,
         compute_us=server.compute_us,
-        fallbacks=int(np.count_nonzero(answered.fallback_R)),
+        fallbacks=fallbacks,
         generator_cpu_us=outcome.cpu_s * 1e6 / len(samples) if len(samples) else None,
         event_loop=outcome.event_loop,
         model_versions=outcome.model_versions,
-        void=_void(counted, latency_ms_R, lag_ms_R) if is_open else None,
+        void=_not_the_model(fallbacks)
+        or (_late(counted, latency_ms_R, lag_ms_R) if is_open else None),
     )
 
 
-def _void(counted: Samples, latency_ms_R: Values, lag_ms_R: Values) -> str | None:
+def _not_the_model(fallbacks: int) -> str | None:
+    """Every history sent holds items of the bundle, so the model must have answered."""
+    if not fallbacks:
+        return None
+    return (
+        f"{fallbacks:,} answers were the popularity fallback: the server has another catalogue than "
+        "the bundle whose histories were sent"
+    )
+
+
+def _late(counted: Samples, latency_ms_R: Values, lag_ms_R: Values) -> str | None:
     unsent = np.count_nonzero(counted.status_R == UNSENT)
     if unsent:
         return f"the generator could not send {unsent} of {len(counted)} requests in time"

@@ -148,6 +148,8 @@ def test_fallbacks_are_counted_and_have_no_batch() -> None:
     summary = summarise(CLOSED, OUTCOME, samples_of(*popular))
     assert summary.fallbacks == summary.answered == 25
     assert (summary.batch_size, summary.queue_us) == (None, None)
+    assert summary.void is not None
+    assert summary.void.startswith("25 answers were the popularity fallback")
 
 
 def test_the_generators_own_cost_is_per_request() -> None:

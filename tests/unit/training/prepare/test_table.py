@@ -34,6 +34,15 @@ def test_equal_times_keep_the_order_of_the_file(prepare: Prepare) -> None:
     assert prepare(items_of(*names), log).sequences() == {"u": names[::-1]}
 
 
+def test_milliseconds_are_no_seconds(prepare: Prepare) -> None:
+    log = log_of(("u", "a", 1_700_000_000), ("u", "b", 1_700_000_000_000), ("u", "c", "2023-11-15"))
+    outcome = prepare(items_of("a", "b", "c"), log)
+    (line,) = outcome.rejected
+    assert (line["row"], line["value"]) == (2, "1700000000000")
+    assert line["reason"] == "timestamp after the year 9999: are these milliseconds?"
+    assert outcome.sequences() == {"u": ["a", "c"]}
+
+
 def test_every_rejected_row_is_listed_with_its_reason(prepare: Prepare) -> None:
     items = [
         {"item_id": "a", "title": "first"},

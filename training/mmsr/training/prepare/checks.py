@@ -13,6 +13,8 @@ from mmsr.training.prepare.values import Column
 MAX_ID_BYTES = 512  # as in the bundle and on the wire
 MALFORMED = "malformed row"
 
+YEAR_10000_S = 253_402_300_799  # the last second before it
+
 Problems = list[tuple[str, npt.NDArray[np.bool_]]]  # a reason and the rows [R] that it is of
 
 
@@ -31,6 +33,7 @@ def time_problems(seconds_R: npt.NDArray[np.float64], absent_R: npt.NDArray[np.b
         ("no timestamp", absent_R),
         ("timestamp is no finite number or ISO date", ~np.isfinite(seconds_R)),
         ("negative timestamp", seconds_R < 0),
+        ("timestamp after the year 9999: are these milliseconds?", seconds_R > YEAR_10000_S),
     ]
 
 

@@ -58,7 +58,7 @@ def table(
     k_core: KCore = None,
     brand_categories: BrandCategories = None,
     config: Annotated[
-        Path | None, typer.Option(help="recipe whose [prepare] holds unless told otherwise")
+        Path | None, typer.Option(help="recipe; its prepare table holds unless told otherwise")
     ] = None,
     force: Force = False,
 ) -> None:
