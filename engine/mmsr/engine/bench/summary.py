@@ -95,8 +95,8 @@ def _not_the_model(fallbacks: int) -> str | None:
     if not fallbacks:
         return None
     return (
-        f"{fallbacks:,} answers were the popularity fallback: the server has another catalogue than "
-        "the bundle whose histories were sent"
+        f"{fallbacks:,} answers were the popularity fallback: the server has another catalogue "
+        "than the bundle whose histories were sent"
     )
 
 
