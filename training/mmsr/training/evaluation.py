@@ -1,8 +1,8 @@
 """What `mmsr-train evaluate` measures of a run, and where it is kept. Prints nothing.
 
 RUN/evaluation.json holds `checkpoint`, `users` (of the test), `validation_users`, `repeats` (test
-users who bought the item before), `metrics` (flat: `test.masked.ndcg@10`), `above_popularity` and, if
-they were asked for, `cold` and `missing`.
+users who bought the item before), `metrics` (flat: `test.masked.ndcg@10`), `above_popularity` and,
+if they were asked for, `cold` and `missing`.
 """
 
 # E evaluated users
