@@ -6,7 +6,7 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench proto lock
+.PHONY: help setup demo test test-real check format bench gpu-check proto lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,10 @@ format: setup ## format the code and sort the imports
 
 bench: setup ## serve the bundle of the last demo and measure server and runner
 	@$(BIN)/python .ci/bench.py $(if $(DATA),--data $(DATA))
+
+# No set-up, no network: a lent GPU machine has no registry. $(PYTHON) is to have torch and numpy.
+gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in export/results or $$OUT
+	@PYTHONPATH=training:export:engine:proto$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
 
 proto: setup ## regenerate the Python code of the .proto files
 	@$(BIN)/python .ci/generate_proto.py

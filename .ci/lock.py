@@ -15,7 +15,8 @@ UV = "uv>=0.9,<0.12"
 OPTIONS = [
     *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"),
     *("--no-annotate", "--no-header", "--quiet", "-c", ".ci/constraints.in"),
-    *("--extra", "export", "--group", "dev"),
+    # TensorRT-RTX builds every exported graph in the tests, without a GPU.
+    *("--extra", "export", "--extra", "tensorrt-rtx", "--group", "dev"),
 ]
 
 

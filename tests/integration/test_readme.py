@@ -27,6 +27,7 @@ SMALLER = {
     "--items 400": "--items 60",
     "--users 1500": "--users 200",
     "fit training/configs/toy.toml": "fit training/configs/toy.toml --epochs 2",
+    "mmsr-export demo/run": "mmsr-export demo/run --accept-drop",  # two epochs are few
 }
 PATIENT = {
     "deadline_ms=50": "deadline_ms=60_000",

@@ -56,7 +56,8 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Road:
     succeed("mmsr-train", "features", road.data, "--config", road.recipe)
     succeed("mmsr-train", "fit", road.recipe, "--data", road.data, "--out", road.run)
     succeed("mmsr-train", "evaluate", road.run, "--json", road.run / "metrics.json")
-    succeed("mmsr-export", road.run, "--repository", road.repository)
+    # Two epochs do not always beat popularity, which is no matter here.
+    succeed("mmsr-export", road.run, "--repository", road.repository, "--accept-drop")
     return road
 
 
@@ -82,6 +83,10 @@ def test_the_bundle_is_complete_and_proven(bundle: Path) -> None:
     assert manifest.parity["image_min_cosine"] > 0.9999
     assert manifest.parity["text_min_cosine"] > 0.9999
     assert manifest.metrics["test.masked.ndcg@10"] > 0
+    assert manifest.parity["stored"]["table_rows"] == manifest.tables.items + 1
+    quality = manifest.provenance["quality"]
+    assert quality["accept_drop"] is True
+    assert quality["popularity"]["users"] == manifest.parity["held_out"]["users"] > 0
     assert manifest.provenance["data_hash"]
 
 
@@ -117,8 +122,11 @@ def test_a_second_epoch_makes_a_second_bundle_that_can_be_rolled_back(
     first = Repository(repository).resolve("stable").name
     fit = ("mmsr-train", "fit", road.recipe, "--data", road.data, "--out", run)
     succeed(*fit, "--resume", "--epochs", "6")
-    printed = succeed("mmsr-export", run, "--repository", repository, "--json").stdout
-    second = json.loads(printed)["bundle_id"]
+    export = ("mmsr-export", run, "--repository", repository, "--accept-drop", "--json")
+    answer = json.loads(succeed(*export).stdout)
+    second = answer["bundle_id"]
+    assert answer["quality"]["live"]["bundle_id"] == first
+    assert answer["quality"]["live"]["ndcg"]["users"] == answer["parity"]["held_out"]["users"]
     assert second != first
     assert Repository(repository).resolve("stable").name == second
     succeed("mmsr-repo", "rollback", repository)

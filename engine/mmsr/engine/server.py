@@ -136,7 +136,13 @@ class Server:
 
 async def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
-    folder = Repository(config.repository).resolve(config.label)
+    repository = Repository(config.repository)
+    with repository.hold(repository.resolve(config.label).name) as folder:  # never pruned meanwhile
+        await serve_bundle(config, folder)
+
+
+async def serve_bundle(config: ServeConfig, folder: Path) -> None:
+    """Serve the bundle in `folder`; see `serve`."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:

@@ -1,4 +1,4 @@
-"""One trained run -> one staged, proven bundle. Publishing is the repository's work."""
+"""One trained run -> one staged bundle, put through both gates. Publishing is the repository's."""
 
 import platform
 import time
@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.bundle.files import read_json, sha256_file
-from mmsr.bundle.manifest import GraphSpec, Manifest, TableSizes, describe_files
-from mmsr.bundle.repository import Repository
-from mmsr.engine.probe import run_probe
-from mmsr.export.convert import convert_item, convert_sequence
-from mmsr.export.encoders import (
-    TOKENIZER,
-    EncoderCheck,
-    check_image,
-    check_text,
-    write_image,
-    write_text,
+from mmsr.bundle.manifest import (
+    GraphSpec,
+    Manifest,
+    TableSizes,
+    describe_files,
+    load_manifest,
 )
-from mmsr.export.gate import GateReport, check_item_graph
+from mmsr.bundle.repository import Repository
+from mmsr.export.convert import convert_item, convert_sequence
+from mmsr.export.encoders import TOKENIZER, write_image, write_text
+from mmsr.export.gate import GateReport, measure
+from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
+from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import reuse_graph
 from mmsr.export.tables import ProbeKind, catalogue_of, item_rows, probe_set, write_tables
+from mmsr.export.triton import write_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
 from mmsr.training.config import recipe_to_dict
-from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun, provenance
 
 GRAPH_FILES = {
@@ -57,50 +57,127 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - began, 3)
 
 
-def build_bundle(
-    run: TrainedRun, folder: Path, probe: ProbeKind, repository: Repository, stages: Stages
-) -> GateReport:
-    """Write a complete bundle into the empty `folder` and put it through the gate.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a bundle is made, and beside what it has to stand."""
 
-    Encoders that a bundle of `repository` has already are taken from there. Raises what the gate
-    raises, and `NotExportableError`; then `folder` is worth nothing.
+    probe: ProbeKind = "real"
+    label: str = "stable"  # the bundle that it names now is the live one
+    promote: bool = True  # move the label to what is published
+    policy: Policy = field(default_factory=Policy)
+    triton: Path | None = None  # Triton's model repository, written as well
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proven:
+    """What the two gates measured."""
+
+    parity: GateReport
+    quality: QualityReport
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        return {"parity": self.parity.to_json(), "quality": self.quality.to_json()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Graphs:
+    """The graphs of a bundle, and what numbers a fresh conversion of each holds."""
+
+    specs: dict[str, GraphSpec]
+    digests: dict[str, str]
+
+    def __or__(self, other: "_Graphs") -> "_Graphs":
+        return _Graphs(specs=self.specs | other.specs, digests=self.digests | other.digests)
+
+
+def publish_run(
+    run: TrainedRun, plan: Plan, repository: Repository, stages: Stages
+) -> tuple[str, Proven]:
+    """Build, prove and publish a bundle; return its id. What the gates refuse leaves nothing."""
+    with repository.stage() as staged:
+        proven = build_bundle(run, staged, plan, repository, stages)
+        if plan.triton is not None:  # before the label moves: it may be refused too
+            with stages.stage("triton"):
+                write_triton(staged, plan.triton)
+        with stages.stage("publish"):
+            return repository.publish(staged, plan.label if plan.promote else None), proven
+
+
+def build_bundle(
+    run: TrainedRun, folder: Path, plan: Plan, repository: Repository, stages: Stages
+) -> Proven:
+    """Write a complete bundle into the empty `folder` and put it through both gates.
+
+    Encoders that a bundle of `repository` has already are taken from there. Raises what the gates
+    raise, and `NotExportableError`; then `folder` is worth nothing.
     """
+    write_bundle(run, folder, plan.probe, repository, stages)
+    return prove_bundle(run, folder, plan, repository, stages)
+
+
+def prove_bundle(
+    run: TrainedRun, folder: Path, plan: Plan, repository: Repository, stages: Stages
+) -> Proven:
+    """Put the bundle in `folder` through both gates; what they measured goes into its manifest."""
+    with stages.stage("parity"):
+        measured = measure(run, folder)
+        measured.report.check()
+    with stages.stage("quality"):
+        quality = judge(run, measured.gains, repository, plan.label, plan.policy)
+        quality.check()
+    manifest = load_manifest(folder)
+    provenance = manifest.provenance | {"quality": quality.to_json()}
+    parity = measured.report.to_json()
+    replace(manifest, parity=parity, provenance=provenance).save(folder)
+    return Proven(parity=measured.report, quality=quality)
+
+
+def write_bundle(
+    run: TrainedRun, folder: Path, probe: ProbeKind, repository: Repository, stages: Stages
+) -> None:
+    """Write every file of a bundle, the manifest last; nothing of it is proven yet."""
     require_exportable(run.info.recipe.model)
-    rows = item_rows(run)
     with stages.stage("graphs"):
-        graphs = {
-            "sequence": convert_sequence(run.model, folder / GRAPH_FILES["sequence"]),
-            "item": convert_item(run.model, folder / GRAPH_FILES["item"]),
-        }
+        graphs = _write_graphs(run, folder)
     with stages.stage("encoders"):
         graphs |= _write_encoders(run, folder, repository)
     with stages.stage("tables"):
+        rows = item_rows(run)
         sizes = write_tables(run, rows, folder)
         catalogue_of(run).save(folder)
         probe_set(run, rows, probe).save(folder)
     with stages.stage("hashes"):
-        manifest = _manifest(run, folder, graphs, sizes, probe)
-        manifest.save(folder)
-    with stages.stage("gate"):
-        report = _measure(run, rows, folder, graphs)
-        report.check()
-    replace(manifest, parity=report.to_json()).save(folder)
-    return report
+        _manifest(run, folder, graphs, sizes, probe).save(folder)
 
 
-def _write_encoders(run: TrainedRun, folder: Path, repository: Repository) -> dict[str, GraphSpec]:
-    graphs: dict[str, GraphSpec] = {}
+def _write_graphs(run: TrainedRun, folder: Path) -> _Graphs:
+    converters = {"sequence": convert_sequence, "item": convert_item}
+    specs = {
+        name: convert(run.model, folder / GRAPH_FILES[name]) for name, convert in converters.items()
+    }
+    digests = {name: digest_of(initializer_hashes(folder / GRAPH_FILES[name])) for name in specs}
+    return _Graphs(specs=specs, digests=digests)
+
+
+def _write_encoders(run: TrainedRun, folder: Path, repository: Repository) -> _Graphs:
+    specs: dict[str, GraphSpec] = {}
+    digests: dict[str, str] = {}
     for graph, made_from in _made_from(run).items():
         files: tuple[str, ...] = (GRAPH_FILES[graph],)
         if graph == "text_encoder":
             files = (*files, TOKENIZER)
-        found = reuse_graph(repository, graph, made_from, files, folder)
-        if found is None:
+        digest = recorded_digest(repository, graph, made_from)
+        found = None
+        if digest is not None:  # without it nothing would say what the file should hold
+            found = reuse_graph(repository, graph, made_from, files, folder)
+        if digest is None or found is None:
             write = write_image if graph == "image_encoder" else write_text
             spec = run.info.features[graph.removesuffix("_encoder")]
             found = write(spec, folder / GRAPH_FILES[graph])
-        graphs[graph] = found
-    return graphs
+            digest = digest_of(initializer_hashes(folder / GRAPH_FILES[graph]))
+        specs[graph], digests[graph] = found, digest
+    return _Graphs(specs=specs, digests=digests)
 
 
 def _made_from(run: TrainedRun) -> dict[str, Any]:
@@ -120,7 +197,7 @@ def _versions() -> dict[str, str | None]:
 def _manifest(
     run: TrainedRun,
     folder: Path,
-    graphs: dict[str, GraphSpec],
+    graphs: _Graphs,
     sizes: TableSizes,
     probe: ProbeKind,
 ) -> Manifest:
@@ -129,11 +206,11 @@ def _manifest(
         max_length=recipe.model.max_length,
         exclude_seen=recipe.serving.exclude_seen,
         tables=sizes,
-        graphs=graphs,
+        graphs=graphs.specs,
         model=recipe_to_dict(recipe)["model"],
         features=_features(run),
         files=describe_files(folder),
-        provenance=_provenance(run) | {"probe": probe},
+        provenance=_provenance(run) | {"probe": probe, "initializers": graphs.digests},
         metrics=_metrics(run),
     )
 
@@ -153,6 +230,7 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "checkpoint": run.checkpoint.name,
         "data_hash": run.info.data_hash,
         "data": run.dataset.info.name,
+        "newest": float(run.dataset.times_T.max()),  # time of the newest interaction
         "training": run.info.provenance,
         "init_from": _checkpoint(run.info.init_from),
         "selected_by": _checkpoint(run.info.selected_by),  # whose metrics these are, if any
@@ -186,24 +264,3 @@ def _metrics(run: TrainedRun) -> dict[str, float]:
         return {}
     metrics: dict[str, float] = evaluation["metrics"]
     return metrics
-
-
-def _measure(
-    run: TrainedRun, rows: ItemRows, folder: Path, graphs: dict[str, GraphSpec]
-) -> GateReport:
-    item_error, without = check_item_graph(run, rows, folder / "item.onnx", graphs["item"])
-    image = text = EncoderCheck(items=0, min_cosine=None)
-    if "image_encoder" in graphs:
-        image = check_image(run, folder / "image_encoder.onnx", graphs["image_encoder"])
-    if "text_encoder" in graphs:
-        text = check_text(run, folder, graphs["text_encoder"])
-    return GateReport(
-        sequence=run_probe(folder),
-        item_items=run.info.items,
-        item_max_error=item_error,
-        without=without,
-        image_items=image.items,
-        image_min_cosine=image.min_cosine,
-        text_items=text.items,
-        text_min_cosine=text.min_cosine,
-    )

@@ -1,8 +1,14 @@
-"""`mmsr-export`: a trained run becomes a proven bundle in a repository."""
+"""`mmsr-export`: a trained run becomes a proven bundle in a repository.
+
+Exit codes: 0 published; 1 any other error; 2 wrong usage; 3 too low a quality (against the live
+bundle or popularity); 4 not what PyTorch answers. 3 and 4 publish nothing, only 0 moves the label.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -10,9 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsr.bundle.terminal import run as run_app
+from mmsr.export.report import parity_rows, quality_rows
 
 if TYPE_CHECKING:
-    from mmsr.export.gate import GateReport
+    from mmsr.export.build import Proven
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -29,70 +36,118 @@ def export(
     synthetic_probe: Annotated[
         bool, typer.Option(help="made-up histories in the bundle's probe set, not real ones")
     ] = False,
+    max_drop: Annotated[
+        float,
+        typer.Option(help="percent that NDCG@10 may be below the live bundle's", min=0, max=100),
+    ] = 5.0,
+    accept_drop: Annotated[
+        bool, typer.Option("--accept-drop", help="publish whatever the quality is; recorded")
+    ] = False,
+    triton: Annotated[
+        Path | None, typer.Option(help="also write it as a Triton model repository, to this folder")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead")] = False,
 ) -> None:
     """Convert RUN to ONNX, prove that it answers as PyTorch does, publish it and move the label.
 
-    Exit code 0: published. 1: nothing was published; the message says why.
+    Refused is also what is worse than popularity, or than the live bundle, which the label names
+    now: NDCG@10 lower by more than --max-drop and not by chance, or a fifth fewer items or
+    interactions.
+
+    Exit codes: 0 published; 1 any other error; 2 wrong usage; 3 too low a quality; 4 not what
+    PyTorch answers. 3 and 4 publish nothing; only 0 moves the label.
     """
+    plan = {"label": label, "promote": promote, "triton": triton}
+    plan |= {"probe": "synthetic" if synthetic_probe else "real"}
+    policy = {"max_drop": max_drop / 100, "accept_drop": accept_drop}
+    console = Console(stderr=True, quiet=as_json)
+    published = publish(console, (run, data), repository, plan, policy)
+    if as_json:
+        typer.echo(json.dumps(published.to_json()))
+        return
+    published.show(Console())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A bundle in its repository, and how it came there."""
+
+    bundle_id: str
+    folder: Path
+    label: str | None  # that names it now
+    seconds: dict[str, float]
+    proven: "Proven"
+    engines: str | None  # why no TensorRT engine can be built here
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all of it as plain values."""
+        return {
+            "bundle_id": self.bundle_id,
+            "path": str(self.folder),
+            "label": self.label,
+            "seconds": self.seconds,
+            "tensorrt": self.engines or "installed",
+            **self.proven.to_json(),
+        }
+
+    def show(self, console: Console) -> None:
+        """Print one screen of it."""
+        print_report(console, self.seconds, self.proven)
+        how = f"mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}"
+        skipped = f"skipped, {self.engines}; on a machine with a GPU" if self.engines else "next"
+        typer.echo(f"TensorRT engines: {skipped}: {how}")
+        now = f"{self.label} names it now" if self.label else "no label moved"
+        typer.echo(f"bundle {self.bundle_id} in {self.folder}; {now}")
+
+
+def publish(
+    console: Console,
+    source: tuple[Path, Path | None],
+    repository: Path,
+    plan: Mapping[str, Any],
+    policy: Mapping[str, Any],
+) -> Published:
+    """Export the run `source` (and where its data lie), telling the stages on `console`."""
     from mmsr.bundle.repository import Repository, check_label
 
-    check_label(label)  # an hour later would be too late
+    repo = Repository(repository)
+    check_label(plan["label"])  # an hour later would be too late
+    repo.require_usable()
 
     import torch
 
-    from mmsr.export.build import Stages, build_bundle
-    from mmsr.export.tables import ProbeKind
+    from mmsr.export.build import Plan, Stages, publish_run
+    from mmsr.export.quality import Policy
+    from mmsr.export.tensorrt.flavour import why_absent
     from mmsr.training.run import open_run
 
-    console = Console(stderr=True, quiet=as_json)
-    repo = Repository(repository)
     with console.status("opening the run") as status:
-        trained = open_run(run, data, torch.device("cpu"))
+        trained = open_run(*source, torch.device("cpu"))
         stages = Stages(tell=lambda name: status.update(f"{name} …"))
-        with repo.stage() as staged:
-            probe: ProbeKind = "synthetic" if synthetic_probe else "real"
-            report = build_bundle(trained, staged, probe, repo, stages)
-            with stages.stage("publish"):
-                bundle_id = repo.publish(staged)
-        if promote:
-            repo.promote(bundle_id, label)
-    if as_json:
-        answer = {
-            "bundle_id": bundle_id,
-            "path": str(repo.path(bundle_id)),
-            "label": label if promote else None,
-            "seconds": stages.seconds,
-            "parity": report.to_json(),
-        }
-        typer.echo(json.dumps(answer))
-        return
-    _print(Console(), stages.seconds, report)
-    now = f"; {label} names it now" if promote else "; no label moved"
-    typer.echo(f"bundle {bundle_id} in {repo.path(bundle_id)}{now}")
-
-
-def _print(console: Console, seconds: dict[str, float], report: "GateReport") -> None:
-    stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    console.print(f"stages: {stages}", highlight=False)
-    table = Table("graph", "compared with PyTorch", "measured", box=SIMPLE_HEAD)
-    sequence = report.sequence
-    table.add_row(
-        "sequence",
-        f"{sequence.users} histories, best {sequence.k}",
-        f"overlap {sequence.overlap:.4f}, score error {sequence.max_error:.1e}, "
-        f"NDCG@10 {sequence.ndcg:.4f} / {sequence.ndcg_reference:.4f}",
+        built = Plan(**plan, policy=Policy(**policy))
+        bundle_id, proven = publish_run(trained, built, repo, stages)
+    return Published(
+        bundle_id=bundle_id,
+        folder=repo.path(bundle_id),
+        label=built.label if built.promote else None,
+        seconds=stages.seconds,
+        proven=proven,
+        engines=why_absent(),
     )
-    table.add_row("item", f"{report.item_items} rows", f"error {report.item_max_error:.1e}")
-    absences = ", ".join(f"{name} {error:.1e}" for name, error in report.without.items())
-    table.add_row("item", "content taken away", absences)
-    for name, items, cosine in (
-        ("image_encoder", report.image_items, report.image_min_cosine),
-        ("text_encoder", report.text_items, report.text_min_cosine),
-    ):
-        if cosine is not None:
-            table.add_row(name, f"{items} items' features", f"least cosine {cosine:.7f}")
-    console.print(table)
+
+
+def print_report(console: Console, seconds: dict[str, float], proven: "Proven") -> None:
+    """Print the stages' times and what both gates measured: one screen."""
+    stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    console.print(f"stages: {stages}", highlight=False, soft_wrap=True)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for name in ("gate", "compared", "measured; NDCG: this / other (95 % interval)"):
+        table.add_column(name)
+    for row in [*parity_rows(proven.parity), *quality_rows(proven.quality)]:
+        table.add_row(*row)
+    console.print(table, highlight=False)
+    for problem in proven.quality.problems():
+        console.print(f"accepted by --accept-drop: {problem}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

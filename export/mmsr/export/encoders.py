@@ -18,8 +18,8 @@ from mmsr.bundle.manifest import GraphSpec
 from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_image_encoder, convert_text_encoder
-from mmsr.export.gate import THREADS, min_cosine
 from mmsr.export.onnx_file import ExportError
+from mmsr.export.parity import THREADS, difference, max_distance, min_cosine
 from mmsr.training.features.compose import compose_text
 from mmsr.training.features.image_encoder import restore_image_encoder
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
@@ -39,6 +39,8 @@ class EncoderCheck:
 
     items: int
     min_cosine: float | None
+    max_distance: float = 0.0  # relative to the length of the stored feature
+    max_abs_error: float = 0.0
 
 
 def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
@@ -70,7 +72,16 @@ def check_image(run: TrainedRun, path: Path, graph: GraphSpec) -> EncoderCheck:
     runner = open_onnx(path, graph, threads=THREADS)
     found_nF = np.concatenate([runner.run({"pixels": p[None]})["feature"] for p in pixels.values()])
     runner.close()
-    return EncoderCheck(items=len(kept), min_cosine=min_cosine(found_nF, stored.values_ND[kept]))
+    return _checked(found_nF, stored.values_ND[kept])
+
+
+def _checked(found_nF: npt.NDArray[np.float32], stored_nF: npt.NDArray[np.float32]) -> EncoderCheck:
+    return EncoderCheck(
+        items=len(found_nF),
+        min_cosine=min_cosine(found_nF, stored_nF),
+        max_distance=max_distance(found_nF, stored_nF),
+        max_abs_error=difference(found_nF, stored_nF).max_abs_error,
+    )
 
 
 def read_sample(
@@ -114,9 +125,7 @@ def check_text(run: TrainedRun, folder: Path, graph: GraphSpec) -> EncoderCheck:
         }
     )
     runner.close()
-    return EncoderCheck(
-        items=len(chosen), min_cosine=min_cosine(found["feature"], stored.values_ND[chosen])
-    )
+    return _checked(found["feature"], stored.values_ND[chosen])
 
 
 def _sample(present_N: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.int64]:

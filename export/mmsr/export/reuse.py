@@ -7,7 +7,7 @@ from typing import Any
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sha256_file
-from mmsr.bundle.manifest import GraphSpec
+from mmsr.bundle.manifest import GraphSpec, load_manifest
 from mmsr.bundle.repository import Repository
 
 
@@ -26,17 +26,26 @@ def reuse_graph(
     """
     for bundle_id in reversed(repository.ids()):
         try:
-            manifest = repository.manifest(bundle_id)
+            with repository.hold(bundle_id) as source:
+                spec = _take(source, graph, wanted, files, folder)
         except BundleError:
-            continue  # damaged, or of another format: not ours to judge here
-        made_from = manifest.provenance.get("made_from", {}).get(graph)
-        if made_from != wanted or graph not in manifest.graphs:
-            continue
-        source = repository.path(bundle_id)
-        if all(_bring(source / name, folder / name, manifest.files[name].sha256) for name in files):
-            return manifest.graphs[graph]
-        for name in files:  # what is written here later must not reach that bundle by a link
-            (folder / name).unlink(missing_ok=True)
+            continue  # damaged, pruned meanwhile, or of another format: not ours to judge here
+        if spec is not None:
+            return spec
+    return None
+
+
+def _take(
+    source: Path, graph: str, wanted: dict[str, Any], files: tuple[str, ...], folder: Path
+) -> GraphSpec | None:
+    manifest = load_manifest(source)
+    made_from = manifest.provenance.get("made_from", {}).get(graph)
+    if made_from != wanted or graph not in manifest.graphs:
+        return None
+    if all(_bring(source / name, folder / name, manifest.files[name].sha256) for name in files):
+        return manifest.graphs[graph]
+    for name in files:  # what is written here later must not reach that bundle by a link
+        (folder / name).unlink(missing_ok=True)
     return None
 
 

@@ -14,7 +14,7 @@ from mmsr.bundle.manifest import TableSizes
 from mmsr.engine.probe_set import ProbeSet
 from mmsr.training.batches import pad_histories
 from mmsr.training.items import ItemRows
-from mmsr.training.model import catalogue_scores, last_states
+from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 from mmsr.training.run import TrainedRun
 
 ProbeKind = Literal["real", "synthetic"]
@@ -75,36 +75,45 @@ def _write(path: Path, rows: torch.Tensor, capacity: int) -> None:
     table.flush()
 
 
-@torch.no_grad()
 def probe_set(run: TrainedRun, rows: ItemRows, kind: ProbeKind) -> ProbeSet:
-    """Ask the training model; histories are real ones (held-out item next) or made up.
+    """Ask the training model; histories are real ones (held-out item next) or made up."""
+    histories, target = _real(run) if kind == "real" else _synthetic(run)
+    return answered(run.model, rows, histories, target)
+
+
+@torch.no_grad()
+def answered(
+    model: SequentialRecommender,
+    rows: ItemRows,
+    histories: list[npt.NDArray[np.int32]],
+    target_P: npt.NDArray[np.int64],
+) -> ProbeSet:
+    """Return what PyTorch answers to the histories, every row of `rows` but row 0 eligible.
 
     By its full forward pass: the graph holds the shorter one, which is to be compared with it.
     """
-    max_length = run.info.recipe.model.max_length
-    histories, target = _real(run) if kind == "real" else _synthetic(run)
-    history_PL, length_P = pad_histories(histories, max_length)
-    device = rows.inputs_nW.device
-    state_PD = torch.cat(
-        [
-            last_states(run.model(rows.inputs_nW, history.to(device)), length.to(device))
-            for history, length in zip(
-                torch.from_numpy(history_PL).split(BATCH),
-                torch.from_numpy(length_P).split(BATCH),
-                strict=True,
-            )
-        ]
+    history_PL, length_P = pad_histories(histories, model.config.max_length)
+    device = rows.outputs_nD.device
+    parts = []
+    for begin in range(0, len(length_P), BATCH):  # the scores of all at once would be gigabytes
+        some = slice(begin, begin + BATCH)
+        history_BL = torch.from_numpy(history_PL[some]).to(device)
+        length_B = torch.from_numpy(length_P[some]).to(device)
+        state_BD = last_states(model(rows.inputs_nW, history_BL), length_B)
+        scores_BN = catalogue_scores(state_BD, rows.outputs_nD)
+        scores_BN[:, 0] = -torch.inf
+        best = scores_BN.topk(min(PROBE_K, scores_BN.shape[1] - 1), dim=1)
+        parts.append((state_BD, best.indices, best.values))
+    state_PD, rows_PK, scores_PK = (
+        torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)
     )
-    scores_PN = catalogue_scores(state_PD, rows.outputs_nD)
-    scores_PN[:, 0] = -torch.inf
-    top_scores, top_rows = scores_PN.topk(min(PROBE_K, run.info.items), dim=1)
     return ProbeSet(
         history_PL=history_PL,
         length_P=length_P,
-        target_P=target,
-        state_PD=state_PD.cpu().numpy(),
-        top_rows_PK=top_rows.cpu().numpy(),
-        top_scores_PK=top_scores.cpu().numpy(),
+        target_P=target_P,
+        state_PD=state_PD,
+        top_rows_PK=rows_PK,
+        top_scores_PK=scores_PK,
     )
 
 

@@ -22,6 +22,7 @@ EXTRA_OF_MODULE = {
     "tokenizers": "engine",
     "onnx": "export",
     "onnxscript": "export",
+    "fsspec": "export",
 }
 
 

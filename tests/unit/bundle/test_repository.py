@@ -245,3 +245,19 @@ def test_many_movers_of_a_label_lose_no_move(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(move.bundle_id for move in repository.history("stable")) == sorted(ids)
+
+
+def test_no_repository_is_made_among_other_files(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(BundleError, match=r"not empty \(it holds photo\.jpg\)"):
+        Repository(tmp_path).create()
+    assert [p.name for p in tmp_path.iterdir()] == ["photo.jpg"]
+    with pytest.raises(BundleError, match="is a file"):
+        Repository(tmp_path / "photo.jpg").create()
+
+
+def test_a_fresh_volume_counts_as_empty(tmp_path: Path) -> None:
+    (tmp_path / "lost+found").mkdir()
+    (tmp_path / ".snapshot").mkdir()
+    Repository(tmp_path).create()
+    assert Repository(tmp_path).ids() == []

@@ -1,5 +1,6 @@
 """The gate's comparisons, and that each of them can close it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,24 @@ import pytest
 import torch
 from support.tiny_bundle import graph_spec
 
-from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.manifest import GraphSpec
-from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.probe import ProbeReport
 from mmsr.engine.probe_filters import FilterReport
 from mmsr.engine.runners.base import AnyArray
-from mmsr.export.gate import GateReport, largest_error, min_cosine
-from mmsr.export.onnx_file import ExportError
+from mmsr.export.gate import GateReport, ParityError
+from mmsr.export.held_out import Comparison
+from mmsr.export.parity import (
+    Agreement,
+    Difference,
+    difference,
+    item_difference,
+    length_buckets,
+    max_distance,
+    min_cosine,
+)
+from mmsr.export.stored import StoredReport
+from mmsr.export.subsets import SubsetReport, subsets_of
+from mmsr.training.items import ItemRows
 
 FILTERED = FilterReport(users=128, overlap=1.0, max_error=1e-6, misordered=0)
 PROBED = ProbeReport(
@@ -36,11 +47,24 @@ PROBED = ProbeReport(
     misordered=0,
     filtered=FILTERED,
 )
+SAME = Comparison(users=1000, ndcg=0.1, reference=0.1, low=0.0, high=0.0)
+AGREED = Agreement(users=16, overlap=1.0, max_error=1e-7)
+NEAR = Difference(max_error=5e-7, max_abs_error=5e-7)
+STORED = StoredReport(
+    table_rows=301,
+    tables={"tables/ids.npy": Difference()},
+    items=300,
+    initializers={"sequence": 50},
+)
 GOOD = GateReport(
     sequence=PROBED,
+    held_out=SAME,
+    buckets={"1": AGREED, "50": AGREED},
     item_items=300,
-    item_max_error=5e-7,
-    without={"text": 5e-7, "id": 0.0},
+    item={"item_inputs": NEAR, "item_outputs": NEAR},
+    made_up={"item_inputs": NEAR, "item_outputs": NEAR},
+    subsets={"no text": SubsetReport(items=9, item={"item_outputs": NEAR}, sequence=AGREED)},
+    stored=STORED,
     image_items=16,
     image_min_cosine=0.99999,
     text_items=64,
@@ -71,30 +95,50 @@ class Fixed:
         pass
 
 
-WANTED = (torch.ones(3, 4), torch.full((3, 2), 100.0))
+WANTED = ItemRows(inputs_nW=torch.ones(3, 4), outputs_nD=torch.full((3, 2), 100.0), sides={})
 
 
-def error_of(inputs: AnyArray, outputs: AnyArray) -> float:
-    return largest_error(Fixed(inputs, outputs), WANTED, {})
+def errors_of(inputs: AnyArray, outputs: AnyArray) -> tuple[float, float]:
+    found = item_difference(Fixed(inputs, outputs), WANTED, {})
+    return found["item_inputs"].max_error, found["item_outputs"].max_error
 
 
 def test_the_error_is_relative_to_the_largest_entry() -> None:
     ones, hundreds = np.ones((3, 4), np.float32), np.full((3, 2), 100, np.float32)
-    assert error_of(ones, hundreds) == 0.0
-    assert error_of(ones + 0.25, hundreds) == 0.25
-    assert error_of(ones, hundreds + 1) == pytest.approx(0.01)
+    assert errors_of(ones, hundreds) == (0.0, 0.0)
+    assert errors_of(ones + 0.25, hundreds) == (0.25, 0.0)
+    assert errors_of(ones, hundreds + 1)[1] == pytest.approx(0.01)
+    assert difference(hundreds + 1, hundreds).max_abs_error == 1.0
 
 
 def test_what_is_no_number_is_no_agreement() -> None:
     ones, hundreds = np.ones((3, 4), np.float32), np.full((3, 2), 100, np.float32)
     one_bad = ones.copy()
     one_bad[1, 2] = NAN
-    for inputs, outputs in ((one_bad, hundreds), (ones, hundreds * NAN), (ones * NAN, hundreds)):
-        assert np.isnan(error_of(inputs, outputs))
+    assert np.isnan(errors_of(one_bad, hundreds)[0])
+    assert np.isnan(errors_of(ones, hundreds * NAN)[1])
+    assert np.isnan(Difference().worse(difference(one_bad, ones)).max_error)
+    assert np.isnan(difference(one_bad, ones).worse(Difference()).max_abs_error)
 
 
 def test_another_shape_is_no_agreement() -> None:
-    assert error_of(np.ones((1, 4), np.float32), np.full((3, 2), 100, np.float32)) == np.inf
+    found = errors_of(np.ones((1, 4), np.float32), np.full((3, 2), 100, np.float32))
+    assert found == (np.inf, 0.0)
+
+
+def test_histories_are_padded_to_powers_of_two_and_to_the_longest() -> None:
+    assert length_buckets(50) == [1, 2, 4, 8, 16, 32, 50]
+    assert length_buckets(8) == [1, 2, 4, 8]
+    assert length_buckets(1) == [1]
+
+
+def test_every_modality_every_id_and_all_content_are_taken_away() -> None:
+    assert subsets_of(["image", "text"]) == {
+        "no image": ("image",),
+        "no text": ("text",),
+        "ids only": ("image", "text"),
+        "content only": ("id",),
+    }
 
 
 def test_the_gate_is_open_when_everything_agrees() -> None:
@@ -103,37 +147,100 @@ def test_the_gate_is_open_when_everything_agrees() -> None:
     without_encoders.check()
 
 
+FAR = Difference(max_error=2e-5, max_abs_error=2e-5)
+LOWER = Comparison(users=1000, ndcg=0.0995, reference=0.1, low=-0.0007, high=-0.0003)
+
+
 @pytest.mark.parametrize(
-    ("change", "error", "complaint"),
+    ("change", "complaint"),
     [
-        ({"sequence": replace(PROBED, overlap=0.99)}, ProbeFailed, "overlap@20 0.990000"),
+        ({"sequence": replace(PROBED, overlap=0.99)}, "overlap@20 0.990000"),
         (
             {"sequence": replace(PROBED, filtered=replace(FILTERED, overlap=0.9))},
-            ProbeFailed,
             "overlap with filters",
         ),
         (
             {"sequence": replace(PROBED, filtered=replace(FILTERED, misordered=2))},
-            ProbeFailed,
             "places out of order with filters 2, at most 0",
         ),
-        ({"sequence": replace(PROBED, misordered=1)}, ProbeFailed, "places out of order 1"),
-        ({"sequence": replace(PROBED, ndcg_error=0.01)}, ProbeFailed, "NDCG@10 error 0.01"),
-        ({"sequence": replace(PROBED, table_error=NAN)}, ProbeFailed, "output table"),
-        ({"item_max_error": 2e-5}, ExportError, "item.onnx differs from PyTorch by 2e-05"),
-        ({"item_max_error": NAN}, ExportError, "item.onnx differs from PyTorch by nan"),
-        ({"without": {"text": 0.1}}, ExportError, "item.onnx without text differs"),
-        ({"without": {"text": 0.0, "id": NAN}}, ExportError, "item.onnx without id differs"),
-        ({"image_min_cosine": 0.99}, ExportError, "image_encoder.onnx: cosine 0.990000"),
-        ({"text_min_cosine": NAN}, ExportError, "text_encoder.onnx: cosine nan"),
+        ({"sequence": replace(PROBED, misordered=1)}, "places out of order 1"),
+        ({"sequence": replace(PROBED, ndcg_error=0.01)}, "NDCG@10 error 0.01"),
+        ({"sequence": replace(PROBED, table_error=NAN)}, "output table"),
+        ({"probe_error": 1e-3}, "probe.npz differs from PyTorch's answers by 0.001"),
+        ({"held_out": LOWER}, "NDCG@10 0.09950, PyTorch's 0.10000 on 1000 users"),
+        (
+            {"buckets": {"8": replace(AGREED, overlap=0.99)}},
+            "sequence.onnx, padded to 8: overlap 0.9900",
+        ),
+        ({"buckets": {"8": replace(AGREED, max_error=NAN)}}, "score error nan"),
+        ({"item": {"item_inputs": FAR}}, "item.onnx, item_inputs differs from PyTorch by 2e-05"),
+        ({"item": {"item_inputs": Difference(max_error=NAN)}}, "differs from PyTorch by nan"),
+        ({"made_up": {"item_outputs": FAR}}, "item.onnx, made-up items, item_outputs differs"),
+        (
+            {"subsets": {"ids only": SubsetReport(items=9, item={"x": FAR}, sequence=AGREED)}},
+            "item.onnx, ids only, x differs",
+        ),
+        (
+            {
+                "subsets": {
+                    "no text": SubsetReport(
+                        items=9, item={}, sequence=replace(AGREED, max_error=1e-3)
+                    )
+                }
+            },
+            "sequence.onnx, no text: overlap 1.0000, at least 1 expected, score error 0.001",
+        ),
+        ({"stored": replace(STORED, tables={"tables/ids.npy": FAR})}, "tables/ids.npy differs"),
+        ({"stored": replace(STORED, spare_rows=1)}, "1 spare rows of the tables are not zero"),
+        ({"stored": replace(STORED, wrong_items=2)}, "catalogue.parquet: 2 of 300 rows"),
+        ({"stored": replace(STORED, wrong_graphs=["item.onnx"])}, "item.onnx does not hold"),
+        ({"stored": replace(STORED, wrong_files=["tokenizer.json"])}, "tokenizer.json is not"),
+        ({"image_min_cosine": 0.99}, "image_encoder.onnx: cosine 0.990000"),
+        ({"image_max_distance": 0.5}, "distance 0.5, at most 0.0141 allowed"),
+        ({"text_min_cosine": NAN}, "text_encoder.onnx: cosine nan"),
     ],
 )
-def test_each_disagreement_closes_the_gate(
-    change: dict[str, Any], error: type[MmsrError], complaint: str
-) -> None:
-    with pytest.raises(error) as refused:
+def test_each_disagreement_closes_the_gate(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ParityError) as refused:
         replace(GOOD, **change).check()
     assert complaint in str(refused.value)
+    assert str(refused.value).endswith("nothing was published")
+    assert refused.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("precision", "overlap"), [("fp16", 0.995), ("bf16", 0.995), ("int8", 0.99)]
+)
+def test_less_precise_graphs_may_lose_what_is_laid_down(precision: str, overlap: float) -> None:
+    half = replace(GOOD, precision=precision, sequence=replace(PROBED, overlap=overlap))
+    half.check()
+    with pytest.raises(ParityError, match=r"real histories: overlap 0\.98"):
+        replace(half, sequence=replace(PROBED, overlap=0.985)).check()
+    lost = {"fp16": 0.0994, "bf16": 0.0994, "int8": 0.0989}[precision]
+    with pytest.raises(ParityError, match=r"NDCG@10 0\.09"):
+        replace(half, held_out=replace(LOWER, ndcg=lost)).check()
+    replace(half, held_out=replace(LOWER, ndcg=lost, high=0.0001)).check()
+
+
+def test_only_a_few_of_many_problems_are_told() -> None:
+    stored = replace(STORED, spare_rows=1, wrong_items=1, wrong_graphs=["a.onnx", "b.onnx"])
+    with pytest.raises(ParityError, match=r"a\.onnx does not hold .* \(and 1 more\); nothing"):
+        replace(GOOD, stored=stored).check()
+
+
+def test_the_report_is_numbers() -> None:
+    report = GOOD.to_json()
+    assert report["sequence"]["overlap"] == 1.0
+    assert report["subsets"]["no text"]["sequence"]["max_error"] == 1e-7
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_scale_that_a_cosine_does_not_see_is_a_distance() -> None:
+    one_nF = np.array([[1, 0], [0, 2], [0, 0]], np.float32)
+    assert max_distance(one_nF, one_nF) == 0.0
+    assert max_distance(one_nF * 1.5, one_nF) == 0.5
+    assert min_cosine(one_nF * 1.5, one_nF) == 1.0
+    assert max_distance(one_nF + 1, one_nF) == np.inf  # a feature of zero has become something
 
 
 def test_the_cosine_is_that_of_the_worst_row() -> None:

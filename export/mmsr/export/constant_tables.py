@@ -1,0 +1,109 @@
+"""The sequence graph for servers that cannot bind arrays: its tables are weights in it.
+
+Every input that remains, and every output, has one line a request, as servers that batch want it.
+The tables are not copied into the graph: it refers to the bytes of the .npy files of the
+bundle, which must lie beside it. Needs no torch.
+"""
+
+# B requests, L history items, E exclusions, C table rows, K results
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mmsr.bundle.errors import BundleError
+from mmsr.bundle.manifest import GraphSpec, TensorSpec
+from mmsr.engine.items import eligibility
+from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS, OpenedBundle
+
+TABLES = {"item_inputs": ITEM_INPUTS, "item_outputs": ITEM_OUTPUTS}
+REQUEST_INPUTS = ("history", "length", "excluded", "k")
+K_EACH = TensorSpec(name="k", dtype="int64", shape=("B", 1))
+
+
+def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
+    """Write the graph to `path`; the caller puts the table files beside it.
+
+    `bias` becomes the availability of the bundle's catalogue and `bias_row` zero; `k` becomes int64
+    [B, 1], of which the largest holds for all. `BundleError` for a graph with other inputs.
+    """
+    model = onnx.load(bundle.sequence_path)
+    graph = model.graph
+    known = {*TABLES, *REQUEST_INPUTS, "bias", "bias_row"}
+    unknown = sorted({value.name for value in graph.input} ^ known)
+    if unknown:
+        raise BundleError(
+            f"{bundle.sequence_path}: inputs {', '.join(unknown)} are not as this release exports "
+            "them; export the model again"
+        )
+    for name, file in TABLES.items():
+        _replace_input(graph, name, _external(bundle.folder / file, name))
+    bias_1C = eligibility(bundle.catalogue.available, bundle.manifest.tables.capacity)
+    _replace_input(graph, "bias", numpy_helper.from_array(bias_1C, "bias"))
+    _remove_input(graph, "bias_row")
+    _k_per_request(graph)
+    first = [
+        helper.make_node("Shape", ["length"], ["mmsr_requests"]),
+        helper.make_node("ConstantOfShape", ["mmsr_requests"], ["bias_row"], value=_int64([0])),
+        helper.make_node("ReduceMax", ["k"], ["mmsr_k"], keepdims=0),
+        helper.make_node("Reshape", ["mmsr_k", "mmsr_one"], ["mmsr_most_k"]),
+    ]
+    nodes = [*first, *graph.node]
+    graph.initializer.append(_int64([1], "mmsr_one"))
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    path.write_bytes(model.SerializeToString())
+    kept = [tensor for tensor in bundle.sequence_spec.inputs if tensor.name in REQUEST_INPUTS]
+    inputs = tuple(K_EACH if tensor.name == "k" else tensor for tensor in kept)
+    return GraphSpec(file=path.name, inputs=inputs, outputs=bundle.sequence_spec.outputs)
+
+
+def _k_per_request(graph: onnx.GraphProto) -> None:
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            if name == "k":
+                node.input[place] = "mmsr_most_k"
+    _remove_input(graph, "k")
+    graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, ["B", 1]))
+
+
+def _remove_input(graph: onnx.GraphProto, name: str) -> onnx.ValueInfoProto:
+    [value] = [value for value in graph.input if value.name == name]
+    graph.input.remove(value)
+    return value
+
+
+def _replace_input(graph: onnx.GraphProto, name: str, tensor: TensorProto) -> None:
+    wanted = _remove_input(graph, name).type.tensor_type.elem_type
+    if tensor.data_type != wanted:
+        raise BundleError(
+            f"input {name!r} of the graph has element type {TensorProto.DataType.Name(wanted)}, "
+            f"its table has {TensorProto.DataType.Name(tensor.data_type)}; export the model again"
+        )
+    graph.initializer.append(tensor)
+
+
+def _external(table: Path, name: str) -> TensorProto:
+    """Return a tensor whose data are those of a .npy file of the same name beside the graph."""
+    array: npt.NDArray[np.generic] = np.load(table, mmap_mode="r", allow_pickle=False)
+    assert isinstance(array, np.memmap)
+    tensor = TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+        data_location=TensorProto.EXTERNAL,
+    )
+    for key, value in (
+        ("location", table.name),
+        ("offset", str(array.offset)),
+        ("length", str(array.nbytes)),
+    ):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _int64(values: list[int], name: str = "") -> TensorProto:
+    return numpy_helper.from_array(np.array(values, np.int64), name)

@@ -1,0 +1,156 @@
+"""Compares everything that a staged bundle stores with the checkpoint: every row, id and weight.
+
+Probes look at a thousand histories; a wrong row that none of them meets is found here. Read in
+blocks, so that the memory does not grow with the catalogue.
+"""
+
+# N items, C table rows, W input columns, D output columns
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from mmsr.bundle.catalogue import Catalogue
+from mmsr.bundle.errors import BundleError
+from mmsr.bundle.files import sha256_file
+from mmsr.bundle.manifest import Manifest
+from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS
+from mmsr.engine.runners.base import AnyArray
+from mmsr.export.initializers import digest_of, initializer_hashes
+from mmsr.export.parity import Difference, difference, item_blocks, torch_rows
+from mmsr.training.run import TrainedRun
+from mmsr.training.run_names import NAMES, load_names
+
+IDS = "tables/ids.npy"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredReport:
+    """What was compared of the files, and what differs."""
+
+    table_rows: int = 0
+    tables: dict[str, Difference] = field(default_factory=dict)  # input and output rows, id rows
+    spare_rows: int = 0  # that are not zero
+    items: int = 0
+    wrong_items: int = 0  # lines of the catalogue that are not the checkpoint's item
+    initializers: dict[str, int] = field(default_factory=dict)  # how many of each graph
+    wrong_graphs: list[str] = field(default_factory=list)  # whose numbers are not a conversion's
+    wrong_files: list[str] = field(default_factory=list)  # whose hash is not the one trained with
+
+
+def check_stored(
+    run: TrainedRun, folder: Path, manifest: Manifest, catalogue: Catalogue
+) -> StoredReport:
+    """Compare tables, catalogue, graphs and tokenizer with the run.
+
+    The manifest's provenance says what each graph's numbers were when it was converted.
+    """
+    tables, spare = _compare_tables(run, folder, manifest.tables.items)
+    counts, wrong = _compare_graphs(folder, manifest)
+    return StoredReport(
+        table_rows=manifest.tables.items + 1,
+        tables=tables,
+        spare_rows=spare,
+        items=len(catalogue),
+        wrong_items=_wrong_items(run, catalogue),
+        initializers=counts,
+        wrong_graphs=wrong,
+        wrong_files=_wrong_files(run, folder),
+    )
+
+
+def _compare_tables(run: TrainedRun, folder: Path, items: int) -> tuple[dict[str, Difference], int]:
+    if items != run.info.items:
+        raise BundleError(f"{folder} holds {items} items, the checkpoint {run.info.items}")
+    stored = {name: open_array(folder / name) for name in (ITEM_INPUTS, ITEM_OUTPUTS, IDS)}
+    worst = dict.fromkeys(stored, Difference())
+    ids = run.model.item_encoder.ids.weight.detach()
+    for rows_n in item_blocks(items, begin=0):
+        rows = torch_rows(run, rows_n, run.content.rows(rows_n))
+        wanted = {ITEM_INPUTS: rows.inputs_nW, ITEM_OUTPUTS: rows.outputs_nD, IDS: ids[rows_n]}
+        block = slice(int(rows_n[0]), int(rows_n[-1]) + 1)
+        for name, tensor in wanted.items():
+            found = difference(stored[name][block], tensor.cpu().numpy())
+            worst[name] = worst[name].worse(found)
+    spare = sum(
+        int(np.count_nonzero(stored[name][items + 1 :].any(axis=1)))
+        for name in (ITEM_INPUTS, ITEM_OUTPUTS)
+    )
+    return worst, spare
+
+
+def open_array(path: Path) -> AnyArray:
+    """Map a table into memory; writing to it would change nothing on disk."""
+    try:
+        array: AnyArray = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise BundleError(f"{path} is unreadable ({error}); nothing was published") from None
+    return array
+
+
+def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:
+    """Count the lines whose item, title, categories or popularity are not the run's.
+
+    Ids are those that the checkpoint was trained with, where the run has kept them.
+    """
+    table = run.dataset.item_table(["item_id", "title", "categories"])
+    folder = run.checkpoint.parents[1]
+    if (folder / NAMES).is_file():
+        ids = pa.chunked_array([pa.array(load_names(folder, run.info).items, pa.string())])
+    else:
+        ids = table["item_id"]
+    items = run.info.items
+    counts_N = np.bincount(np.asarray(run.dataset.items_T), minlength=items + 1)[1:]
+    if not len(ids) == len(catalogue) == len(table) == items:
+        return max(len(ids), len(catalogue), len(table))
+    wrong_N = catalogue.popularity != counts_N
+    wrong_N |= _unequal(ids, catalogue.item_ids)
+    wrong_N |= _unequal(table["title"], catalogue.titles)
+    listed = table["categories"].to_pylist()
+    pairs = zip(listed, catalogue.categories, strict=True)
+    wrong_N |= np.fromiter(((a or []) != b for a, b in pairs), np.bool_, items)
+    return int(np.count_nonzero(wrong_N))
+
+
+def _unequal(wanted: pa.ChunkedArray, found: list[str] | list[str | None]) -> AnyArray:
+    filled = pc.fill_null(wanted, "\0").to_numpy(zero_copy_only=False)
+    return np.fromiter(
+        (a != ("\0" if b is None else b) for a, b in zip(filled, found, strict=True)),
+        np.bool_,
+        len(found),
+    )
+
+
+def _compare_graphs(folder: Path, manifest: Manifest) -> tuple[dict[str, int], list[str]]:
+    counts, wrong = {}, []
+    recorded: Mapping[str, str] = manifest.provenance.get("initializers", {})
+    for graph, spec in manifest.graphs.items():
+        hashes = initializer_hashes(folder / spec.file)
+        counts[graph] = len(hashes)
+        if digest_of(hashes) != recorded.get(graph):
+            wrong.append(spec.file)
+    return counts, wrong
+
+
+def _wrong_files(run: TrainedRun, folder: Path) -> list[str]:
+    """Return the tokenizer's name if it is not the one that the features were made with."""
+    wanted = (run.info.features.get("text") or {}).get("tokenizer_sha256")
+    if wanted is None:
+        return []
+    path = folder / TOKENIZER
+    return [] if path.is_file() and sha256_file(path) == wanted else [TOKENIZER]
+
+
+def stored_tensors(folder: Path, items: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the tables' rows 0..N as tensors that read the files in place: [N+1, W], [N+1, D]."""
+    inputs_NW, outputs_ND = (
+        torch.from_numpy(open_array(folder / name)[: items + 1])
+        for name in (ITEM_INPUTS, ITEM_OUTPUTS)
+    )
+    return inputs_NW, outputs_ND

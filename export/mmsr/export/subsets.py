@@ -1,0 +1,149 @@
+"""The graphs with a part of every item taken away, and at every length that is padded to.
+
+The item graph computes rows without a picture, a text or an id; the sequence graph ranks by these
+rows. Both are compared with PyTorch's full forward pass, and decide nothing.
+"""
+
+# n items in use, L history length, C table rows
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from mmsr.engine.items import eligibility
+from mmsr.engine.probe import FP32_TOLERANCE
+from mmsr.engine.probe_answers import spread
+from mmsr.engine.probe_set import Floats
+from mmsr.engine.runners.base import Runner
+from mmsr.export.parity import (
+    ITEM_OUTPUTS,
+    ITEMS_PER_CALL,
+    Agreement,
+    Difference,
+    bucket_agreement,
+    item_batch,
+    item_difference,
+    length_buckets,
+    torch_rows,
+    without,
+)
+from mmsr.export.tables import answered
+from mmsr.training.items import ItemRows
+from mmsr.training.run import TrainedRun
+
+USERS = 64  # whose items lose a part
+BUCKET_USERS = 16
+SPARE = 3  # rows of the small tables that are no item, so that N + 1 and C are told apart
+
+Histories = list[npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetReport:
+    """One subset of the content: errors of the rows, and of the ranking by them."""
+
+    items: int
+    item: dict[str, Difference]  # each output of item.onnx
+    sequence: Agreement
+
+
+def subsets_of(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return what is taken away in each subset, by its name."""
+    taken = {f"no {modality}": (modality,) for modality in modalities}
+    return {**taken, "ids only": tuple(modalities), "content only": ("id",)}
+
+
+def check_subsets(
+    run: TrainedRun, item: Runner, sequence: Runner, histories: Histories
+) -> dict[str, SubsetReport]:
+    """Compare every subset on a catalogue of the items that some histories hold.
+
+    The item graph's id table is bound; the sequence graph's tables are bound anew: whoever needs
+    others binds them afterwards.
+    """
+    few = _spread(histories, USERS)
+    few = [history[-run.model.config.max_length :] for history in few]
+    rows_n = torch.from_numpy(np.unique(np.concatenate(few)).astype(np.int64))
+    small = [(np.searchsorted(rows_n.numpy(), h) + 1).astype(np.int32) for h in few]
+    return {
+        name: _check_subset(run, item, sequence, small, (rows_n, absent))
+        for name, absent in subsets_of(run.info.recipe.model.modalities).items()
+    }
+
+
+def _check_subset(
+    run: TrainedRun,
+    item: Runner,
+    sequence: Runner,
+    histories: Histories,
+    taken: tuple[torch.Tensor, tuple[str, ...]],
+) -> SubsetReport:
+    rows_n, absent = taken
+    wanted, found, errors = _rows_without(run, item, rows_n, absent)
+    probe = answered(run.model, wanted, histories, np.ones(len(histories), np.int64))
+    capacity = len(rows_n) + 1 + SPARE
+    sequence.bind("item_inputs", found["item_inputs"])
+    sequence.bind("item_outputs", found["item_outputs"])
+    sequence.bind("bias", eligibility(np.ones(len(rows_n), np.bool_), capacity))
+    return SubsetReport(
+        items=len(rows_n),
+        item=errors,
+        sequence=bucket_agreement(
+            sequence,
+            probe,
+            wanted.outputs_nD.cpu().numpy(),
+            int(probe.length_P.max()),
+            FP32_TOLERANCE,
+        ),
+    )
+
+
+def _rows_without(
+    run: TrainedRun, item: Runner, rows_n: torch.Tensor, absent: tuple[str, ...]
+) -> tuple[ItemRows, dict[str, Floats], dict[str, Difference]]:
+    """Return the small catalogue's rows by PyTorch and by item.onnx, padding first; the errors."""
+    worst = dict.fromkeys(ITEM_OUTPUTS, Difference())
+    wanted: list[tuple[torch.Tensor, ...]] = []
+    found: list[Mapping[str, Floats]] = []
+    for block_n in rows_n.split(ITEMS_PER_CALL):
+        content = without(run.content.rows(block_n), absent)
+        id_row_n = torch.zeros_like(block_n) if "id" in absent else block_n
+        rows = torch_rows(run, id_row_n, content)
+        batch = item_batch(id_row_n, content)
+        errors = item_difference(item, rows, batch)
+        worst = {name: worst[name].worse(errors[name]) for name in ITEM_OUTPUTS}
+        wanted.append((rows.inputs_nW, rows.outputs_nD))
+        found.append(item.run(batch))
+    inputs, outputs = (
+        torch.cat([torch.zeros(1, parts[0].shape[1]), *(part.cpu() for part in parts)])
+        for parts in zip(*wanted, strict=True)
+    )
+    padded = {
+        name: np.pad(np.concatenate([f[name] for f in found]), ((1, SPARE), (0, 0)))
+        for name in ITEM_OUTPUTS
+    }
+    return ItemRows(inputs_nW=inputs, outputs_nD=outputs, sides={}), padded, worst
+
+
+def check_buckets(
+    run: TrainedRun, sequence: Runner, rows: ItemRows, histories: Histories
+) -> dict[str, Agreement]:
+    """Compare each length that histories are padded to, all users in one call.
+
+    The sequence graph's full tables and its bias (everything eligible) are bound.
+    """
+    few = _spread(histories, BUCKET_USERS)
+    outputs_ND = rows.outputs_nD.cpu().numpy()
+    found = {}
+    for width in length_buckets(run.model.config.max_length):
+        probe = answered(run.model, rows, [h[-width:] for h in few], np.ones(len(few), np.int64))
+        found[str(width)] = bucket_agreement(sequence, probe, outputs_ND, width, FP32_TOLERANCE)
+    return found
+
+
+def _spread(histories: Histories, most: int) -> Histories:
+    lengths = np.array([len(history) for history in histories], np.int64)
+    return [histories[place] for place in spread(lengths, most).tolist()]

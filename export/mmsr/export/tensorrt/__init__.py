@@ -1,0 +1,1 @@
+"""ONNX graphs of a bundle -> TensorRT engines. Imports no torch, and TensorRT only where used."""
