@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_sequence
+from mmsr.export.folding import RowFolder
 from mmsr.export.onnx_file import Port, convert
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
@@ -138,11 +139,12 @@ def openvino_naive(made: Model, folder: Path) -> Answer:
     return answer
 
 
-def exported(made: Model, folder: Path) -> Answer:
+def exported(made: Model, folder: Path, folded: bool) -> Answer:
     """MMSR's graph by its own runner, tables bound once."""
-    path = folder / "sequence.onnx"
-    runner = open_onnx(path, convert_sequence(made.model, path), threads=made.shape.threads)
-    for name, table in _bound(made).items():
+    path = folder / f"sequence-{folded}.onnx"
+    spec = convert_sequence(made.model, path, folded=folded)
+    runner = open_onnx(path, spec, threads=made.shape.threads)
+    for name, table in _bound(made, folded).items():
         runner.bind(name, table)
 
     def answer(history_BL: Rows) -> Rows:
@@ -152,14 +154,14 @@ def exported(made: Model, folder: Path) -> Answer:
     return answer
 
 
-def exported_openvino(made: Model, folder: Path) -> Answer:
+def exported_openvino(made: Model, folder: Path, folded: bool) -> Answer:
     """MMSR's graph by OpenVINO; `ImportError` where it is not installed."""
-    path = folder / "sequence-openvino.onnx"
-    convert_sequence(made.model, path)
+    path = folder / f"sequence-openvino-{folded}.onnx"
+    convert_sequence(made.model, path, folded=folded)
     request = _openvino_request(path, made.shape.threads)
     import openvino  # type: ignore[import-not-found]
 
-    bound = _bound(made)
+    bound = _bound(made, folded)
     # The tensors read the arrays' memory and do not keep them alive: `answer` does.
     for name, array in bound.items():
         request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
@@ -235,11 +237,15 @@ def _openvino_request(path: Path, threads: int) -> Any:
     return openvino.Core().compile_model(str(path), "CPU", settings).create_infer_request()
 
 
-def _bound(made: Model) -> dict[str, Any]:
+def _bound(made: Model, folded: bool) -> dict[str, Any]:
+    rows_CT = made.inputs_CW
+    if folded:
+        with torch.no_grad():
+            rows_CT = RowFolder(made.model)(rows_CT)
     bias = np.zeros((1, made.shape.items + 1), np.float32)
     bias[0, 0] = -np.inf
     return {
-        "item_inputs": made.inputs_CW.numpy(),
+        "item_inputs": rows_CT.numpy(),
         "item_outputs": made.outputs_CD.numpy(),
         "bias": bias,
     }

@@ -38,8 +38,14 @@ def enter(made: Model, folder: Path, console: Console) -> dict[str, Answer]:
         "torch.compile": lambda: contestants.compiled(made),
         "ONNX Runtime, naive export": lambda: contestants.onnx_naive(made, folder),
         "OpenVINO f32, naive export": lambda: contestants.openvino_naive(made, folder),
-        "MMSR graph, ONNX Runtime": lambda: contestants.exported(made, folder),
-        "MMSR graph, OpenVINO f32": lambda: contestants.exported_openvino(made, folder),
+        "MMSR graph, plain rows": lambda: contestants.exported(made, folder, False),
+        "MMSR graph, folded rows": lambda: contestants.exported(made, folder, True),
+        "MMSR graph, plain rows, OpenVINO": lambda: contestants.exported_openvino(
+            made, folder, False
+        ),
+        "MMSR graph, folded rows, OpenVINO": lambda: contestants.exported_openvino(
+            made, folder, True
+        ),
         "bare MatMul+TopK, table constant": lambda: contestants.bare(made, folder, True),
         "bare MatMul+TopK, table input": lambda: contestants.bare(made, folder, False),
     }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_item, convert_sequence
+from mmsr.export.folding import RowFolder, decide
 from mmsr.export.onnx_file import ExportError, Port, convert, describe
 from mmsr.training.config import SOURCES, ModelConfig
 from mmsr.training.items import ItemContent, ModalityEncoder
@@ -62,6 +63,21 @@ def tables() -> tuple[Tensor, Tensor]:
     return torch.randn(CAPACITY, 16 + 3 * 8), torch.randn(CAPACITY, 16)
 
 
+def is_foldable(model: SequentialRecommender) -> bool:
+    return decide(model.config, CAPACITY).folded
+
+
+def inputs_of(model: SequentialRecommender, plain_CW: Tensor) -> Tensor:
+    with torch.no_grad():
+        rows_CT: Tensor = RowFolder(model)(plain_CW) if is_foldable(model) else plain_CW
+    return rows_CT
+
+
+def test_both_forms_of_rows_are_tried() -> None:
+    forms = {name: decide(config, CAPACITY).folded for name, config in FAMILY.items()}
+    assert forms == {"sum": True, "gate": True, "concat, no ids": False}
+
+
 @pytest.fixture(scope="module")
 def sequence(
     model: SequentialRecommender,
@@ -69,8 +85,9 @@ def sequence(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Runner]:
     path = tmp_path_factory.mktemp("graph") / "sequence.onnx"
-    runner = open_onnx(path, convert_sequence(model, path), threads=1)
-    runner.bind("item_inputs", tables[0].numpy())
+    folded = is_foldable(model)
+    runner = open_onnx(path, convert_sequence(model, path, folded=folded), threads=1)
+    runner.bind("item_inputs", inputs_of(model, tables[0]).numpy())
     runner.bind("item_outputs", tables[1].numpy())
     yield runner
     runner.close()
@@ -145,14 +162,15 @@ def test_item_graph_gives_the_rows_of_the_table(
     with torch.no_grad():
         rows = model.table(ItemContent(features=features, present=present))
     path = tmp_path / "item.onnx"
-    runner = open_onnx(path, convert_item(model, path), threads=1)
+    runner = open_onnx(path, convert_item(model, path, folded=is_foldable(model)), threads=1)
+    wanted_NT = inputs_of(model, rows.inputs_nW)
     for some in (torch.tensor([4]), torch.arange(1, ITEMS + 1)):
         batch = {"id_row": some.numpy(), "id_table": model.item_encoder.ids.weight.detach().numpy()}
         for modality in WIDTHS:
             batch[modality] = features[modality][some].numpy()
             batch[f"{modality}_present"] = present[modality][some].numpy()
         found = runner.run(batch)
-        np.testing.assert_allclose(found["item_inputs"], rows.inputs_nW[some], atol=ATOL, rtol=RTOL)
+        np.testing.assert_allclose(found["item_inputs"], wanted_NT[some], atol=ATOL, rtol=RTOL)
         np.testing.assert_allclose(
             found["item_outputs"], rows.outputs_nD[some], atol=ATOL, rtol=RTOL
         )
@@ -189,7 +207,7 @@ def test_no_item_table_is_a_weight_of_the_graph(
     plain: SequentialRecommender, tmp_path: Path
 ) -> None:
     path = tmp_path / "item.onnx"
-    convert_item(plain, path)
+    convert_item(plain, path, folded=False)
     initializers = onnx.load(path).graph.initializer
     assert initializers
     assert all(ITEMS + 1 not in numpy_helper.to_array(i).shape for i in initializers)
@@ -199,7 +217,7 @@ def test_converting_again_gives_the_same_bytes_and_no_path_of_this_machine(
     plain: SequentialRecommender, tmp_path: Path
 ) -> None:
     for name in ("a.onnx", "b.onnx"):
-        convert_item(plain, tmp_path / name)
+        convert_item(plain, tmp_path / name, folded=True)
     content = (tmp_path / "a.onnx").read_bytes()
     assert content == (tmp_path / "b.onnx").read_bytes()
     assert b"forward" not in content

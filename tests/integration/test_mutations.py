@@ -15,6 +15,7 @@ from support.faults import Fault, Tables, linked_copy, seal
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.repository import Repository
 from mmsr.export.build import Plan, Stages, prove_bundle
+from mmsr.export.folding import RowFolder
 from mmsr.export.repo_cli import verify
 from mmsr.export.tables import item_rows
 from mmsr.training.checkpoint import folder_name, load_tensors, load_weights
@@ -40,8 +41,10 @@ def tables_of(run: TrainedRun, checkpoint: Path) -> Tables:
     load_weights(model, load_tensors(checkpoint / "model.safetensors"), checkpoint)
     forget_untrained(model.item_encoder, run.split.train_counts(run.info.items))
     rows = item_rows(replace(run, model=model.eval()))
+    with torch.no_grad():
+        inputs_NT = RowFolder(model)(rows.inputs_nW)
     return {
-        "item_inputs": rows.inputs_nW.numpy(),
+        "item_inputs": inputs_NT.numpy(),
         "item_outputs": rows.outputs_nD.numpy(),
         "ids": model.item_encoder.ids.weight.detach().numpy(),
     }

@@ -32,6 +32,7 @@ from mmsr.export.convert import (
     convert_sequence,
     convert_text_encoder,
 )
+from mmsr.export.folding import RowLayout
 from mmsr.export.onnx_file import describe
 from mmsr.export.precision import SEQUENCE_HALF_INPUTS, write_half
 from mmsr.export.tensorrt.builder import BuildRequest, build_engine
@@ -49,7 +50,7 @@ pytestmark = pytest.mark.skipif(not HAS_WHEEL, reason="TensorRT-RTX has no wheel
 
 CONFIG = ModelConfig(width=16, side_width=8, feedforward_width=16, blocks=2, max_length=12)
 WIDTHS = {"image": 6, "text": 5, "category": 4}
-SIZES = TableSizes(items=50, capacity=61, input_width=16 + 3 * 8, output_width=16)
+SIZES = TableSizes(items=50, capacity=61, input_width=RowLayout(CONFIG).columns, output_width=16)
 BUCKETS = Buckets(sequence=(1, 8), image=(2,), text=(2,))
 HALF_COSINE = 0.9999  # of an encoder's fp16 with its fp32 features; measured 0.999999
 HALF_ERROR = 2e-3  # of the largest value; measured 6e-4
@@ -75,7 +76,8 @@ def write_graph(name: str, path: Path) -> GraphSpec:
     model = SequentialRecommender(CONFIG, SIZES.items, WIDTHS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    return convert_sequence(model, path) if name == "sequence" else convert_item(model, path)
+    convert = convert_sequence if name == "sequence" else convert_item
+    return convert(model, path, folded=True)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +165,8 @@ def batch_of(name: str) -> Batch:
         "bias": np.zeros((1, 61), np.float32),
         "bias_row": np.zeros(4, np.int64),
         "k": np.array([20]),
-        "item_inputs": random.normal(size=(61, 40)).astype(np.float32),
+        # As trained rows are: queries hold the attention's scale already.
+        "item_inputs": random.normal(scale=0.3, size=(61, SIZES.input_width)).astype(np.float32),
         "item_outputs": random.normal(size=(61, 16)).astype(np.float32),
     }
 

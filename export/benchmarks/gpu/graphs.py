@@ -50,7 +50,7 @@ def write_graphs(setting: Setting, findings: Findings) -> None:
     for seed in seeds:
         began = time.perf_counter()
         path = setting.work / f"sequence-{seed}.onnx"
-        convert_sequence(make_model(setting, seed), path)
+        convert_sequence(make_model(setting, seed), path, folded=False)
         half = path.with_name(f"{path.stem}-fp16.onnx")
         write_half(path, half, SEQUENCE_HALF_INPUTS)
         findings.cell(

@@ -21,11 +21,19 @@ from mmsr.bundle.manifest import (
 from mmsr.bundle.repository import Repository
 from mmsr.export.convert import convert_item, convert_sequence
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
+from mmsr.export.folding import decide
 from mmsr.export.gate import GateReport, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import reuse_graph
-from mmsr.export.tables import ProbeKind, catalogue_of, item_rows, probe_set, write_tables
+from mmsr.export.tables import (
+    ProbeKind,
+    capacity_of,
+    catalogue_of,
+    item_rows,
+    probe_set,
+    write_tables,
+)
 from mmsr.export.triton import write_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
@@ -138,23 +146,27 @@ def write_bundle(
 ) -> None:
     """Write every file of a bundle, the manifest last; nothing of it is proven yet."""
     require_exportable(run.info.recipe.model)
+    fold = decide(run.info.recipe.model, capacity_of(run.info.items))
     with stages.stage("graphs"):
-        graphs = _write_graphs(run, folder)
+        graphs = _write_graphs(run, folder, folded=fold.folded)
     with stages.stage("encoders"):
         graphs |= _write_encoders(run, folder, repository)
     with stages.stage("tables"):
         rows = item_rows(run)
-        sizes = write_tables(run, rows, folder)
+        sizes = write_tables(run, rows, folder, folded=fold.folded)
         catalogue_of(run).save(folder)
         probe_set(run, rows, probe).save(folder)
     with stages.stage("hashes"):
-        _manifest(run, folder, graphs, sizes, probe).save(folder)
+        manifest = _manifest(run, folder, graphs, sizes, probe)
+        recorded = manifest.provenance | {"item_rows": asdict(fold)}
+        replace(manifest, provenance=recorded).save(folder)
 
 
-def _write_graphs(run: TrainedRun, folder: Path) -> _Graphs:
+def _write_graphs(run: TrainedRun, folder: Path, *, folded: bool) -> _Graphs:
     converters = {"sequence": convert_sequence, "item": convert_item}
     specs = {
-        name: convert(run.model, folder / GRAPH_FILES[name]) for name, convert in converters.items()
+        name: convert(run.model, folder / GRAPH_FILES[name], folded=folded)
+        for name, convert in converters.items()
     }
     digests = {name: digest_of(initializer_hashes(folder / GRAPH_FILES[name])) for name in specs}
     return _Graphs(specs=specs, digests=digests)

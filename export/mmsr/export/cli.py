@@ -77,6 +77,7 @@ class Published:
     label: str | None  # that names it now
     seconds: dict[str, float]
     proven: "Proven"
+    item_rows: dict[str, Any]  # what `folding.decide` decided
     engines: str | None  # why no TensorRT engine can be built here
 
     def to_json(self) -> dict[str, Any]:
@@ -86,6 +87,7 @@ class Published:
             "path": str(self.folder),
             "label": self.label,
             "seconds": self.seconds,
+            "item_rows": self.item_rows,
             "tensorrt": self.engines or "installed",
             **self.proven.to_json(),
         }
@@ -93,6 +95,9 @@ class Published:
     def show(self, console: Console) -> None:
         """Print one screen of it."""
         print_report(console, self.seconds, self.proven)
+        rows = self.item_rows
+        form = "hold the attention's queries and keys" if rows["folded"] else "are plain"
+        typer.echo(f"item rows {form}: {rows['columns']} columns; {rows['why']}")
         how = f"mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}"
         skipped = f"skipped, {self.engines}; on a machine with a GPU" if self.engines else "next"
         typer.echo(f"TensorRT engines: {skipped}: {how}")
@@ -132,6 +137,7 @@ def publish(
         label=built.label if built.promote else None,
         seconds=stages.seconds,
         proven=proven,
+        item_rows=repo.manifest(bundle_id).provenance["item_rows"],
         engines=why_absent(),
     )
 

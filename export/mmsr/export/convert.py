@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from mmsr.bundle.manifest import GraphSpec
+from mmsr.export.folding import RowLayout, plain_columns
 from mmsr.export.graphs import ItemGraph, SequenceGraph, item_input_names
 from mmsr.export.onnx_file import Port, convert, describe, k_as_input
 from mmsr.training.features.image_encoder import ImageEncoder
@@ -12,10 +13,10 @@ from mmsr.training.features.text_encoder import TextEncoder
 from mmsr.training.model import SequentialRecommender
 
 
-def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
-    """Write sequence.onnx."""
+def convert_sequence(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:
+    """Write sequence.onnx, which reads rows as `folding` makes them or plain ones."""
     config = model.config
-    columns = config.width + config.side_width * len(config.modalities)
+    columns = RowLayout(config).columns if folded else plain_columns(config)
     capacity = 11
     ones = torch.ones(2, dtype=torch.int64)
     ports = [
@@ -36,13 +37,13 @@ def convert_sequence(model: SequentialRecommender, path: Path) -> GraphSpec:
         Port(name="item_inputs", example=torch.zeros(capacity, columns), dynamic={0: "C"}),
         Port(name="item_outputs", example=torch.zeros(capacity, config.width), dynamic={0: "C"}),
     ]
-    convert(SequenceGraph(model), ports, ["rows", "scores"], path)
+    convert(SequenceGraph(model, folded), ports, ["rows", "scores"], path)
     k_as_input(path)
     return describe(path)
 
 
-def convert_item(model: SequentialRecommender, path: Path) -> GraphSpec:
-    """Write item.onnx."""
+def convert_item(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:
+    """Write item.onnx, which makes folded rows or plain ones."""
     encoder = model.item_encoder
     examples: list[Port] = []
     for name in item_input_names(model.config):
@@ -57,7 +58,7 @@ def convert_item(model: SequentialRecommender, path: Path) -> GraphSpec:
             example = torch.zeros(3, projection.in_features)  # type: ignore[arg-type,union-attr]
         first = "R" if name == "id_table" else "n"
         examples.append(Port(name=name, example=example, dynamic={0: first}))
-    convert(ItemGraph(encoder), examples, ["item_inputs", "item_outputs"], path)
+    convert(ItemGraph(model, folded), examples, ["item_inputs", "item_outputs"], path)
     return describe(path)
 
 

@@ -19,6 +19,7 @@ from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import LOAD_ERRORS, open_onnx
 from mmsr.export.encoders import EncoderCheck, check_image, check_text
+from mmsr.export.folding import is_folded
 from mmsr.export.held_out import (
     Comparison,
     Gains,
@@ -39,7 +40,7 @@ from mmsr.export.parity import (
 )
 from mmsr.export.stored import StoredReport, check_stored, stored_tensors
 from mmsr.export.subsets import SubsetReport, check_buckets, check_subsets
-from mmsr.export.tables import ProbeKind, probe_set
+from mmsr.export.tables import ProbeKind, item_rows, probe_set
 from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun
 
@@ -201,16 +202,17 @@ def measure(run: TrainedRun, folder: Path) -> Measured:
         manifest = model.bundle.manifest
         stored = check_stored(run, folder, manifest, model.bundle.catalogue)
         require_none([*problems_of_files(stored)])  # the references below read the tables
-        inputs_NW, outputs_ND = stored_tensors(folder, run.info.items)
-        rows = ItemRows(inputs_nW=inputs_NW, outputs_nD=outputs_ND, sides={})
+        folded = is_folded(manifest)
+        rows = _plain_rows(run, folder, folded=folded)
         probed, probe_error = _probe(run, rows, model)
         model.bind_eligible(model.bundle.catalogue.available)
         asked = held_out(run.split, manifest.exclude_seen)
         gain_E = bundle_gains(model, asked)
         buckets = check_buckets(run, model.runner, rows, asked.histories)
         with _item_runner(run, folder, manifest) as item:
-            items, made_up = item_parity(run, item), made_up_parity(run, item)
-            subsets = check_subsets(run, item, model.runner, asked.histories)
+            items = item_parity(run, item, folded=folded)
+            made_up = made_up_parity(run, item, folded=folded)
+            subsets = check_subsets(run, item, model.runner, asked.histories, folded=folded)
         image, text = _encoders(run, folder, manifest)
     report = GateReport(
         sequence=probed,
@@ -232,6 +234,14 @@ def measure(run: TrainedRun, folder: Path) -> Measured:
         text_max_abs_error=text.max_abs_error,
     )
     return Measured(report=report, gains=Gains(asked=asked, ndcg_E=gain_E))
+
+
+def _plain_rows(run: TrainedRun, folder: Path, *, folded: bool) -> ItemRows:
+    """Return the rows as PyTorch reads them: of the tables in place, where these are plain."""
+    if folded:
+        return item_rows(run)
+    inputs_NW, outputs_ND = stored_tensors(folder, run.info.items)
+    return ItemRows(inputs_nW=inputs_NW, outputs_nD=outputs_ND, sides={})
 
 
 @contextmanager

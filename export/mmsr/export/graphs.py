@@ -6,8 +6,9 @@
 import torch
 from torch import Tensor, nn
 
+from mmsr.export.folding import FoldedModel, RowFolder
 from mmsr.training.config import ModelConfig
-from mmsr.training.items import ItemContent, ItemEncoder
+from mmsr.training.items import ItemContent
 from mmsr.training.model import SequentialRecommender
 
 TRACED_K = 7  # stands in the traced graph until `onnx_file.k_as_input` makes K an input
@@ -17,12 +18,12 @@ class SequenceGraph(nn.Module):
     """Histories and filters in, the K best eligible rows out.
 
     The last block computes the last position only. The item tables are inputs: a retrain or a new
-    item changes them and not the graph.
+    item changes them and not the graph. `folded`: whether the rows are `RowFolder`'s.
     """
 
-    def __init__(self, model: SequentialRecommender) -> None:
+    def __init__(self, model: SequentialRecommender, folded: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model: FoldedModel | SequentialRecommender = FoldedModel(model) if folded else model
 
     def forward(  # noqa: PLR0913 (a graph has as many parameters as inputs)
         self,
@@ -50,15 +51,17 @@ class SequenceGraph(nn.Module):
 class ItemGraph(nn.Module):
     """One item's content in, its table rows out: every trained item-side weight but the id table.
 
-    The inputs are, in this order, what `item_input_names` lists.
+    The inputs are, in this order, what `item_input_names` lists. `folded`: whether the rows hold
+    the blocks' queries and keys as well.
     """
 
-    def __init__(self, encoder: ItemEncoder) -> None:
+    def __init__(self, model: SequentialRecommender, folded: bool) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = model.item_encoder
+        self.fold = RowFolder(model) if folded else nn.Identity()
 
     def forward(self, id_row: Tensor, id_table: Tensor, *content: Tensor) -> tuple[Tensor, Tensor]:
-        """Return item_inputs [n, W] and item_outputs [n, D].
+        """Return item_inputs [n, W] (folded: [n, T]) and item_outputs [n, D].
 
         id_row int64 [n], a row of id_table [N + 1, D]; row 0 is the vector of an item without
         trained id. `content`: for each modality features [n, F] and present bool [n].
@@ -71,7 +74,7 @@ class ItemGraph(nn.Module):
                 present=dict(zip(modalities, content[1::2], strict=True)),
             ),
         )
-        return rows.inputs_nW, rows.outputs_nD
+        return self.fold(rows.inputs_nW), rows.outputs_nD
 
 
 def item_input_names(config: ModelConfig) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 from mmsr.engine.probe_answers import ask, count_right, distance
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows
 from mmsr.engine.runners.base import AnyArray, Runner
-from mmsr.export.graphs import ItemGraph
+from mmsr.export.folding import RowFolder
 from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder
 from mmsr.training.run import TrainedRun
 
@@ -75,27 +75,31 @@ def item_batch(id_row_n: torch.Tensor, content: ItemContent) -> dict[str, AnyArr
 
 @torch.no_grad()
 def torch_rows(run: TrainedRun, id_row_n: torch.Tensor, content: ItemContent) -> ItemRows:
-    """Return what PyTorch gives for the ids and content of some items."""
+    """Return the plain rows that PyTorch gives for the ids and content of some items."""
     encoder = run.model.item_encoder
-    flat = [x for m in content.features for x in (content.features[m], content.present[m])]
-    id_row = id_row_n.to(encoder.ids.weight.device)
-    inputs_nW, outputs_nD = ItemGraph(encoder)(id_row, encoder.ids.weight, *flat)
-    return ItemRows(inputs_nW=inputs_nW, outputs_nD=outputs_nD, sides={})
+    rows: ItemRows = encoder(encoder.ids(id_row_n.to(encoder.ids.weight.device)), content)
+    return rows
+
+
+@torch.no_grad()
+def as_stored(run: TrainedRun, rows: ItemRows, *, folded: bool) -> dict[str, torch.Tensor]:
+    """Return the rows as item.onnx gives them and the tables hold them."""
+    inputs = RowFolder(run.model)(rows.inputs_nW) if folded else rows.inputs_nW
+    return dict(zip(ITEM_OUTPUTS, (inputs, rows.outputs_nD), strict=True))
 
 
 def item_difference(
-    runner: Runner, wanted: ItemRows, batch: Mapping[str, AnyArray]
+    runner: Runner, wanted: Mapping[str, torch.Tensor], batch: Mapping[str, AnyArray]
 ) -> dict[str, Difference]:
-    """Compare both outputs of one call of item.onnx with PyTorch's."""
+    """Compare both outputs of one call of item.onnx with PyTorch's, as `as_stored` gives them."""
     found = runner.run(batch)
-    tensors = (wanted.inputs_nW, wanted.outputs_nD)
     return {
         name: difference(found[name], tensor.detach().cpu().numpy())
-        for name, tensor in zip(ITEM_OUTPUTS, tensors, strict=True)
+        for name, tensor in wanted.items()
     }
 
 
-def item_parity(run: TrainedRun, runner: Runner) -> dict[str, Difference]:
+def item_parity(run: TrainedRun, runner: Runner, *, folded: bool) -> dict[str, Difference]:
     """Recompute every item through item.onnx, whose id table is bound; return each output's worst.
 
     In blocks: the memory does not grow with the catalogue.
@@ -103,21 +107,21 @@ def item_parity(run: TrainedRun, runner: Runner) -> dict[str, Difference]:
     worst = dict.fromkeys(ITEM_OUTPUTS, Difference())
     for rows_n in item_blocks(run.info.items):
         content = run.content.rows(rows_n)
-        found = item_difference(
-            runner, torch_rows(run, rows_n, content), item_batch(rows_n, content)
-        )
+        wanted = as_stored(run, torch_rows(run, rows_n, content), folded=folded)
+        found = item_difference(runner, wanted, item_batch(rows_n, content))
         worst = {name: worst[name].worse(found[name]) for name in ITEM_OUTPUTS}
     return worst
 
 
-def made_up_parity(run: TrainedRun, runner: Runner) -> dict[str, Difference]:
+def made_up_parity(run: TrainedRun, runner: Runner, *, folded: bool) -> dict[str, Difference]:
     """Compare item.onnx, whose id table is bound, on items that are not in the catalogue.
 
     A feature that no item of today has may be that of a new one: the graph is for those.
     """
     content = made_up_content(run)
     rows_n = torch.zeros(MADE_UP, dtype=torch.int64)
-    return item_difference(runner, torch_rows(run, rows_n, content), item_batch(rows_n, content))
+    wanted = as_stored(run, torch_rows(run, rows_n, content), folded=folded)
+    return item_difference(runner, wanted, item_batch(rows_n, content))
 
 
 def made_up_content(run: TrainedRun) -> ItemContent:

@@ -21,8 +21,9 @@ from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import Manifest
 from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.runners.base import AnyArray
+from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
-from mmsr.export.parity import Difference, difference, item_blocks, torch_rows
+from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
 from mmsr.training.run import TrainedRun
 from mmsr.training.run_names import NAMES, load_names
 
@@ -51,7 +52,7 @@ def check_stored(
 
     The manifest's provenance says what each graph's numbers were when it was converted.
     """
-    tables, spare = _compare_tables(run, folder, manifest.tables.items)
+    tables, spare = _compare_tables(run, folder, manifest)
     counts, wrong = _compare_graphs(folder, manifest)
     return StoredReport(
         table_rows=manifest.tables.items + 1,
@@ -65,7 +66,10 @@ def check_stored(
     )
 
 
-def _compare_tables(run: TrainedRun, folder: Path, items: int) -> tuple[dict[str, Difference], int]:
+def _compare_tables(
+    run: TrainedRun, folder: Path, manifest: Manifest
+) -> tuple[dict[str, Difference], int]:
+    items, folded = manifest.tables.items, is_folded(manifest)
     if items != run.info.items:
         raise BundleError(f"{folder} holds {items} items, the checkpoint {run.info.items}")
     stored = {name: open_array(folder / name) for name in (ITEM_INPUTS, ITEM_OUTPUTS, IDS)}
@@ -73,7 +77,8 @@ def _compare_tables(run: TrainedRun, folder: Path, items: int) -> tuple[dict[str
     ids = run.model.item_encoder.ids.weight.detach()
     for rows_n in item_blocks(items, begin=0):
         rows = torch_rows(run, rows_n, run.content.rows(rows_n))
-        wanted = {ITEM_INPUTS: rows.inputs_nW, ITEM_OUTPUTS: rows.outputs_nD, IDS: ids[rows_n]}
+        tensors = (*as_stored(run, rows, folded=folded).values(), ids[rows_n])
+        wanted = dict(zip((ITEM_INPUTS, ITEM_OUTPUTS, IDS), tensors, strict=True))
         block = slice(int(rows_n[0]), int(rows_n[-1]) + 1)
         for name, tensor in wanted.items():
             found = difference(stored[name][block], tensor.cpu().numpy())

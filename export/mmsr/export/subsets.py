@@ -23,6 +23,7 @@ from mmsr.export.parity import (
     ITEMS_PER_CALL,
     Agreement,
     Difference,
+    as_stored,
     bucket_agreement,
     item_batch,
     item_difference,
@@ -57,7 +58,7 @@ def subsets_of(modalities: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def check_subsets(
-    run: TrainedRun, item: Runner, sequence: Runner, histories: Histories
+    run: TrainedRun, item: Runner, sequence: Runner, histories: Histories, *, folded: bool
 ) -> dict[str, SubsetReport]:
     """Compare every subset on a catalogue of the items that some histories hold.
 
@@ -69,20 +70,22 @@ def check_subsets(
     rows_n = torch.from_numpy(np.unique(np.concatenate(few)).astype(np.int64))
     small = [(np.searchsorted(rows_n.numpy(), h) + 1).astype(np.int32) for h in few]
     return {
-        name: _check_subset(run, item, sequence, small, (rows_n, absent))
+        name: _check_subset(run, (item, sequence), small, (rows_n, absent), folded=folded)
         for name, absent in subsets_of(run.info.recipe.model.modalities).items()
     }
 
 
 def _check_subset(
     run: TrainedRun,
-    item: Runner,
-    sequence: Runner,
+    runners: tuple[Runner, Runner],
     histories: Histories,
     taken: tuple[torch.Tensor, tuple[str, ...]],
+    *,
+    folded: bool,
 ) -> SubsetReport:
+    item, sequence = runners
     rows_n, absent = taken
-    wanted, found, errors = _rows_without(run, item, rows_n, absent)
+    wanted, found, errors = _rows_without(run, item, rows_n, absent, folded=folded)
     probe = answered(run.model, wanted, histories, np.ones(len(histories), np.int64))
     capacity = len(rows_n) + 1 + SPARE
     sequence.bind("item_inputs", found["item_inputs"])
@@ -102,7 +105,7 @@ def _check_subset(
 
 
 def _rows_without(
-    run: TrainedRun, item: Runner, rows_n: torch.Tensor, absent: tuple[str, ...]
+    run: TrainedRun, item: Runner, rows_n: torch.Tensor, absent: tuple[str, ...], *, folded: bool
 ) -> tuple[ItemRows, dict[str, Floats], dict[str, Difference]]:
     """Return the small catalogue's rows by PyTorch and by item.onnx, padding first; the errors."""
     worst = dict.fromkeys(ITEM_OUTPUTS, Difference())
@@ -113,7 +116,7 @@ def _rows_without(
         id_row_n = torch.zeros_like(block_n) if "id" in absent else block_n
         rows = torch_rows(run, id_row_n, content)
         batch = item_batch(id_row_n, content)
-        errors = item_difference(item, rows, batch)
+        errors = item_difference(item, as_stored(run, rows, folded=folded), batch)
         worst = {name: worst[name].worse(errors[name]) for name in ITEM_OUTPUTS}
         wanted.append((rows.inputs_nW, rows.outputs_nD))
         found.append(item.run(batch))

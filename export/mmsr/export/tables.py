@@ -12,6 +12,7 @@ import torch
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import TableSizes
 from mmsr.engine.probe_set import ProbeSet
+from mmsr.export.folding import RowFolder
 from mmsr.training.batches import pad_histories
 from mmsr.training.items import ItemRows
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
@@ -50,18 +51,30 @@ def item_rows(run: TrainedRun) -> ItemRows:
     return run.model.table(run.content)
 
 
-def write_tables(run: TrainedRun, rows: ItemRows, folder: Path) -> TableSizes:
-    """Write tables/*.npy; rows beyond the items are zero and never eligible."""
+def capacity_of(items: int) -> int:
+    """Return the rows of the tables: padding, the items, and room for new ones."""
+    return items + 1 + max(MIN_SPARE, int(items * SPARE_SHARE))
+
+
+def write_tables(run: TrainedRun, rows: ItemRows, folder: Path, *, folded: bool) -> TableSizes:
+    """Write tables/*.npy; rows beyond the items are zero and never eligible.
+
+    `folded`: item_inputs holds the rows that `folding` describes.
+    """
     items = run.info.items
-    capacity = items + 1 + max(MIN_SPARE, int(items * SPARE_SHARE))
+    capacity = capacity_of(items)
     (folder / "tables").mkdir()
-    _write(folder / "tables/item_inputs.npy", rows.inputs_nW, capacity)
+    inputs = rows.inputs_nW
+    if folded:
+        with torch.no_grad():
+            inputs = RowFolder(run.model)(inputs)
+    _write(folder / "tables/item_inputs.npy", inputs, capacity)
     _write(folder / "tables/item_outputs.npy", rows.outputs_nD, capacity)
     _write(folder / "tables/ids.npy", run.model.item_encoder.ids.weight, items + 1)
     return TableSizes(
         items=items,
         capacity=capacity,
-        input_width=rows.inputs_nW.shape[1],
+        input_width=inputs.shape[1],
         output_width=rows.outputs_nD.shape[1],
     )
 

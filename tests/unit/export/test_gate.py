@@ -27,7 +27,6 @@ from mmsr.export.parity import (
 )
 from mmsr.export.stored import StoredReport
 from mmsr.export.subsets import SubsetReport, subsets_of
-from mmsr.training.items import ItemRows
 
 FILTERED = FilterReport(users=128, overlap=1.0, max_error=1e-6, misordered=0)
 PROBED = ProbeReport(
@@ -95,7 +94,7 @@ class Fixed:
         pass
 
 
-WANTED = ItemRows(inputs_nW=torch.ones(3, 4), outputs_nD=torch.full((3, 2), 100.0), sides={})
+WANTED = {"item_inputs": torch.ones(3, 4), "item_outputs": torch.full((3, 2), 100.0)}
 
 
 def errors_of(inputs: AnyArray, outputs: AnyArray) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from mmsr.training.config import SplitConfig
 def test_untrained_items_are_written_with_the_unknown_id(tmp_path: Path) -> None:
     run = random_run(SplitConfig(cold_share=0.2))
     rows = item_rows(run)
-    write_tables(run, rows, tmp_path)
+    write_tables(run, rows, tmp_path, folded=False)
     ids_ND = np.load(tmp_path / "tables/ids.npy")
     untrained = np.flatnonzero(run.split.train_counts(ITEMS)[1:] == 0) + 1
     assert set(run.split.cold_rows.tolist()) <= set(untrained.tolist())
@@ -24,7 +24,7 @@ def test_untrained_items_are_written_with_the_unknown_id(tmp_path: Path) -> None
     # What the item graph gives for such an item by its own row and without any id is one.
     content = run.content.rows(torch.from_numpy(untrained))
     by_row, unknown = (
-        ItemGraph(run.model.item_encoder)(
+        ItemGraph(run.model, folded=False)(
             torch.from_numpy(row),
             torch.from_numpy(ids_ND),
             *content.features.values(),
@@ -83,7 +83,7 @@ def test_made_up_probes_hold_items_only() -> None:
 def test_rows_beyond_the_items_are_zero(tmp_path: Path) -> None:
     run = random_run(SplitConfig())
     rows = item_rows(run)
-    sizes = write_tables(run, rows, tmp_path)
+    sizes = write_tables(run, rows, tmp_path, folded=False)
     assert (sizes.items, sizes.capacity) == (ITEMS, ITEMS + 1 + 256)
     for name, wanted in (("item_inputs", rows.inputs_nW), ("item_outputs", rows.outputs_nD)):
         table = np.load(tmp_path / f"tables/{name}.npy")

@@ -106,10 +106,14 @@ class FusedAttention(nn.Module):
     def _queries(self, state_BQD: Tensor, sides: dict[str, Tensor]) -> Tensor:
         parts = [q * q.shape[-1] ** -0.5 for q in self._parts(self.query, state_BQD, sides)]
         if self.fusion == "gate":
-            gate_BQMH = self.gate(self.query["id"](state_BQD)).unflatten(-1, (-1, self.heads))
-            gates = gate_BQMH.softmax(-2).permute(2, 0, 3, 1)[..., None].unbind(0)  # [B, H, Q, 1]
-            parts = [q * g for q, g in zip(parts, gates, strict=True)]
+            parts = [q * g for q, g in zip(parts, self.gates(state_BQD), strict=True)]
         return torch.cat(parts, dim=-1)
+
+    def gates(self, state_BQD: Tensor) -> tuple[Tensor, ...]:
+        """Return the gate of each source, in the order of `widths`, [B, H, Q, 1]."""
+        gate_BQMH = self.gate(self.query["id"](state_BQD)).unflatten(-1, (-1, self.heads))
+        gates: tuple[Tensor, ...] = gate_BQMH.softmax(-2).permute(2, 0, 3, 1)[..., None].unbind(0)
+        return gates
 
     def _parts(
         self, layers: nn.ModuleDict, state: Tensor, sides: dict[str, Tensor]
