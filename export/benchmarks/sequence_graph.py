@@ -28,13 +28,14 @@ from mmsr.bundle.terminal import run as run_app
 from mmsr.training.machine import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+EAGER = "PyTorch eager"
 MIN_OVERLAP = 0.999  # with PyTorch's rows; equal scores may change places
 
 
-def enter(made: Model, folder: Path, console: Console) -> dict[str, Answer]:
-    """Return everybody who can take part here, PyTorch first."""
+def enter(made: Model, folder: Path, only: list[str], console: Console) -> dict[str, Answer]:
+    """Return everybody who can take part here, PyTorch first; of the others those of `only`."""
     makers: dict[str, Callable[[], Answer]] = {
-        "PyTorch eager": lambda: contestants.eager(made),
+        EAGER: lambda: contestants.eager(made),
         "torch.compile": lambda: contestants.compiled(made),
         "ONNX Runtime, naive export": lambda: contestants.onnx_naive(made, folder),
         "OpenVINO f32, naive export": lambda: contestants.openvino_naive(made, folder),
@@ -51,6 +52,8 @@ def enter(made: Model, folder: Path, console: Console) -> dict[str, Answer]:
     }
     entered = {}
     for name, make in makers.items():
+        if only and name != EAGER and not any(part in name for part in only):
+            continue
         try:
             entered[name] = make()
         except ImportError as error:
@@ -60,7 +63,7 @@ def enter(made: Model, folder: Path, console: Console) -> dict[str, Answer]:
 
 def check(entered: dict[str, Answer], history_BL: Rows) -> None:
     """Exit unless everybody gives PyTorch's rows (the bare ones are asked something else)."""
-    wanted = entered["PyTorch eager"](history_BL)
+    wanted = entered[EAGER](history_BL)
     for name, answer in entered.items():
         if name.startswith("bare"):
             continue
@@ -101,6 +104,9 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
     threads: Annotated[int, typer.Option(min=1)] = Shape.threads,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     turn_s: Annotated[float, typer.Option(help="seconds of one turn", min=0.05)] = 0.5,
+    only: Annotated[
+        list[str] | None, typer.Option(help="a part of a name, beside PyTorch; repeat")
+    ] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables there")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers")] = None,
 ) -> None:
@@ -110,7 +116,7 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
     shape = Shape(items=items, width=width, threads=threads)
     made, found, text = make_model(shape), {}, []
     with tempfile.TemporaryDirectory() as folder:
-        entered = enter(made, Path(folder), console)
+        entered = enter(made, Path(folder), only or [], console)
         for size in batch:
             history_BL = histories(shape, size)
             check(entered, history_BL)
