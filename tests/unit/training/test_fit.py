@@ -314,3 +314,19 @@ def test_a_run_remembers_what_it_was_made_with(recipe: Recipe, shop: Path, tmp_p
     assert info.features["image"]["encoder"] == "made up"
     assert info.provenance["versions"]["torch"] == torch.__version__.partition("+")[0]
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_shop_that_recommends_again_selects_by_the_ranking_that_it_serves(
+    recipe: Recipe, shop: Path, tmp_path: Path
+) -> None:
+    again = replace(recipe, serving=replace(recipe.serving, exclude_seen=False))
+    progress = fit(again, shop, tmp_path / "again")
+    served = [line["validation.unmasked.ndcg@10"] for line in progress.log]
+    assert progress.best_ndcg == max(served)
+    assert progress.best_epoch == served.index(max(served)) + 1
+    assert all("validation.masked.ndcg@10" in line for line in progress.log)
+    usual = fit(recipe, shop, tmp_path / "usual")
+    assert not any("validation.unmasked.ndcg@10" in line for line in usual.log)
+    masked = [line["validation.masked.ndcg@10"] for line in usual.log]
+    assert masked == [line["validation.masked.ndcg@10"] for line in progress.log]
+    assert usual.best_ndcg == max(masked)

@@ -22,9 +22,9 @@ from torch import Tensor
 from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.files import atomic_path, read_json, sha256_file, sync_directory, write_json
 from mmsr.training.config import Recipe, parse_recipe, recipe_to_dict
+from mmsr.training.selection import selecting_value
 
 RUN_FORMAT = 1
-VALIDATION_NDCG = "validation.masked.ndcg@10"
 
 
 class RunError(MmsrError):
@@ -71,7 +71,7 @@ class Progress:
         """Take in an epoch; without validation, the last one is the best."""
         self.epoch += 1
         self.log.append(line)
-        ndcg = line.get(VALIDATION_NDCG)
+        ndcg = selecting_value(line)
         if ndcg is None or ndcg > self.best_ndcg:
             self.best_ndcg = self.best_ndcg if ndcg is None else ndcg
             self.best_epoch = self.epoch

@@ -34,6 +34,7 @@ from mmsr.training.negatives import NegativeSampler
 from mmsr.training.plan import Padding, Plan, Planner
 from mmsr.training.precision import training_dtype
 from mmsr.training.schedule import learning_rate
+from mmsr.training.selection import METRICS, column_of, logged_masks
 from mmsr.training.split import Split
 from mmsr.training.training_state import training_state
 from mmsr.training.warm_start import WarmStart
@@ -190,12 +191,13 @@ class Trainer:
         """Rank the held-out items, in the first process; the others wait for its numbers."""
         if self.info.selected_by is not None:
             return {}
-        watch, values = Stopwatch(), [0.0] * 3
+        masks = logged_masks(self.info.recipe.serving.exclude_seen)
+        names = [*(column_of(mask, name) for mask in masks for name in METRICS), "validate_s"]
+        watch, values = Stopwatch(), [0.0] * len(names)
         if current_ranks().first:
             found = model_ranks(self.model, self.content, self.split, "validation")
-            metrics = summarise(found["masked"])
-            values = [metrics["ndcg@10"], metrics["recall@10"], watch.seconds()]
-        names = ("validation.masked.ndcg@10", "validation.masked.recall@10", "validate_s")
+            metrics = [summarise(found[mask])[name] for mask in masks for name in METRICS]
+            values = [*metrics, watch.seconds()]
         return dict(zip(names, from_first(values), strict=True))
 
     def _device(self) -> torch.device:

@@ -6,9 +6,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmsr.training.checkpoint import VALIDATION_NDCG
 from mmsr.training.fit import Hooks, Trainer
 from mmsr.training.model import count_parameters
+from mmsr.training.selection import MASKS, METRICS, column_of, selecting_mask
 
 
 def train_watched(
@@ -51,9 +51,10 @@ def train_watched(
     if trainer.info.selected_by is not None:
         console.print(f"epochs on all interactions: {progress.epoch}, in {out}", soft_wrap=True)
         return
+    mask = selecting_mask(progress.log[-1] if progress.log else {}) or "masked"
     console.print(
         f"best epoch {progress.best_epoch} of {progress.epoch}: "
-        f"validation NDCG@10 {progress.best_ndcg:.4f} (history masked), in {out}",
+        f"validation NDCG@10 {progress.best_ndcg:.4f} ({MASKS[mask]}), in {out}",
         soft_wrap=True,
     )
 
@@ -61,11 +62,12 @@ def train_watched(
 def epoch_line(line: dict[str, float], best_epoch: int) -> str:
     """Return what is said of an epoch from its line in the log."""
     trained = f"epoch {line['epoch']:>3}  loss {line['loss']:.4f}"
-    if VALIDATION_NDCG not in line:  # a final run holds nothing out
+    mask = selecting_mask(line)
+    if mask is None:  # a final run holds nothing out
         return f"{trained}  {line['train_s']:.1f} s"
     best = "  best" if best_epoch == line["epoch"] else ""
+    ndcg, recall = (line[column_of(mask, name)] for name in METRICS)
     return (
-        f"{trained}  validation NDCG@10 {line[VALIDATION_NDCG]:.4f}  Recall@10 "
-        f"{line['validation.masked.recall@10']:.4f}  "
+        f"{trained}  validation NDCG@10 {ndcg:.4f}  Recall@10 {recall:.4f}  "
         f"{line['train_s']:.1f} + {line['validate_s']:.1f} s{best}"
     )

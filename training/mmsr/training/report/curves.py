@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from mmsr.training.report.charts import Series, charts, legend, line_chart
 from mmsr.training.report.html import Html, join
 from mmsr.training.report.runs import NDCG, RECALL, Log, best_epoch, column
+from mmsr.training.selection import column_of
 
 RATE = "learning_rate"
 TITLES = {
     "loss": "Loss",
     NDCG: "Validation NDCG@10, history masked",
     RECALL: "Validation Recall@10, history masked",
+    column_of("unmasked", "ndcg@10"): "Validation NDCG@10, history not masked",
+    column_of("unmasked", "recall@10"): "Validation Recall@10, history not masked",
     RATE: "Learning rate, at the epoch's end",
     "train_s": "Seconds an epoch, training",
     "validate_s": "Seconds an epoch, validation",
@@ -48,5 +51,5 @@ def _charts(runs: Sequence[Trained], columns: Sequence[str]) -> Html:
 
 
 def _series(run: Trained, name: str) -> Series:
-    best = best_epoch(run.log) if name in (NDCG, RECALL) else None
+    best = best_epoch(run.log) if name.startswith("validation.") else None
     return Series(name=run.name, points=column(run.log, name), colour=run.colour, best=best)

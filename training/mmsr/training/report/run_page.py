@@ -18,7 +18,8 @@ from mmsr.training.report.html import (
     tiles,
 )
 from mmsr.training.report.page import page
-from mmsr.training.report.runs import NDCG, RunFiles, best_epoch, column
+from mmsr.training.report.runs import RunFiles, best_epoch, column
+from mmsr.training.selection import MASKS, METRICS, column_of, selecting_mask
 
 PLACES = ("path", "weights_path", "run")  # of the machine that trained; no reader needs them
 FOOTER = (
@@ -49,15 +50,17 @@ def _subtitle(run: RunFiles) -> str:
 def _tiles(run: RunFiles) -> Html:
     found: list[tuple[str, str, str]] = []
     metrics = (run.evaluation or {}).get("metrics", {})
-    for name in ("ndcg@10", "recall@10"):
-        key = f"masked.{name}"
+    mask = selecting_mask(name for line in run.log for name in line) or "masked"
+    for name in METRICS:
+        key = f"{mask}.{name}"
         if f"test.{key}" in metrics:
             popularity = metrics.get(f"popularity.{key}")
-            remark = "" if popularity is None else f"popularity {metric(popularity)}"
+            above = "" if popularity is None else f"; popularity {metric(popularity)}"
+            remark = f"{MASKS[mask]}{above}"
             found.append((f"Test {metric_name(name)}", metric(metrics[f"test.{key}"]), remark))
     best = best_epoch(run.log)
     if best is not None:
-        value = dict(column(run.log, NDCG))[best]
+        value = dict(column(run.log, column_of(mask, METRICS[0])))[best]
         found.append(("Validation NDCG@10", metric(value), f"epoch {best:g} of {len(run.log)}"))
     seconds = [value for _, value in column(run.log, "train_s")]
     if seconds:

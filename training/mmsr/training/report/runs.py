@@ -7,10 +7,11 @@ from typing import Any
 
 from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.files import read_json
+from mmsr.training.selection import column_of, selecting_value
 
 Log = tuple[dict[str, float], ...]
-NDCG = "validation.masked.ndcg@10"
-RECALL = "validation.masked.recall@10"
+NDCG = column_of("masked", "ndcg@10")
+RECALL = column_of("masked", "recall@10")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +65,9 @@ def read_log(path: Path) -> Log:
 
 def best_epoch(log: Log) -> float | None:
     """Return the epoch that is kept: the first with the highest validation NDCG@10."""
-    measured = [line for line in log if NDCG in line]
-    return max(measured, key=lambda line: line[NDCG])["epoch"] if measured else None
+    values = {line["epoch"]: selecting_value(line) for line in log}
+    measured = {epoch: value for epoch, value in values.items() if value is not None}
+    return max(measured, key=lambda epoch: measured[epoch]) if measured else None
 
 
 def column(log: Log, name: str) -> tuple[tuple[float, float], ...]:
