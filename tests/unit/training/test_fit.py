@@ -330,3 +330,11 @@ def test_a_shop_that_recommends_again_selects_by_the_ranking_that_it_serves(
     masked = [line["validation.masked.ndcg@10"] for line in usual.log]
     assert masked == [line["validation.masked.ndcg@10"] for line in progress.log]
     assert usual.best_ndcg == max(masked)
+
+
+def test_ids_and_categories_alone_need_no_features(recipe: Recipe, tmp_path: Path) -> None:
+    data = write_shop(tmp_path / "plain")
+    model = replace(recipe.model, sources=("id", "position", "category"))
+    assert fit(replace(recipe, model=model), data, tmp_path / "run").epoch > 0
+    with pytest.raises(MmsrError, match="has no features"):
+        fit(recipe, data, tmp_path / "other")

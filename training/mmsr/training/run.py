@@ -25,7 +25,7 @@ from mmsr.training.config import Recipe
 from mmsr.training.content import content_hashes, feature_specs, feature_widths, load_content
 from mmsr.training.dataset import Dataset, open_dataset
 from mmsr.training.distributed import current_ranks
-from mmsr.training.features.store import open_features
+from mmsr.training.features.store import Features, open_features
 from mmsr.training.fit import Trainer, build_trainer, move_content
 from mmsr.training.items import ItemContent
 from mmsr.training.measure import MEASURED
@@ -197,8 +197,13 @@ def _commit() -> str | None:
 
 
 def describe_run(recipe: Recipe, dataset: Dataset) -> tuple[ItemContent, RunInfo]:
-    """Return what a run of the recipe on prepared data with features would be made from."""
-    features = open_features(dataset)
+    """Return what a run of the recipe on prepared data would be made from.
+
+    Features must be there if the recipe reads images or texts.
+    """
+    features = Features(image=None, text=None, settings={})
+    if {"image", "text"} & set(recipe.model.modalities):
+        features = open_features(dataset)
     content = load_content(dataset, features, recipe.model)
     info = RunInfo(
         recipe=recipe,
