@@ -241,7 +241,7 @@ def run_gpu_check(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
-    sections = ["graphs", "eager", "tensorrt-rtx", "onnx", "top-k"]
+    sections = ["graphs", "eager", "onnx", "top-k"]
     done = run_gpu_check("--cpu", "--quick", "--only", *sections, out=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
@@ -252,7 +252,6 @@ def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
         gates = [cell["gate"] for cell in found[name]["cells"] if "gate" in cell]
         assert [gate["overlap"] for gate in gates] == [1.0, 1.0]
         assert len([cell for cell in found[name]["cells"] if "wall_p50_ms" in cell]) == 4
-    assert found["tensorrt-rtx"]["values"]["builds"][0]["bytes"] > 10_000
     assert len(found["top-k"]["cells"]) == 6
     assert all(cell["same_scores"] for cell in found["top-k"]["cells"])
     assert (tmp_path / "gpu-check-dry-run.md").read_text().startswith("DRY RUN")

@@ -147,7 +147,7 @@ def print_report(console: Console, seconds: dict[str, float], proven: "Proven") 
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     console.print(f"stages: {stages}", highlight=False, soft_wrap=True)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    for name in ("gate", "compared", "measured; NDCG: this / other (95 % interval)"):
+    for name in ("gate", "compared", "measured (NDCG: this / other)"):
         table.add_column(name)
     for row in [*parity_rows(proven.parity), *quality_rows(proven.quality)]:
         table.add_row(*row)

@@ -6,7 +6,7 @@ import torch
 
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.export.folding import RowLayout, plain_columns
-from mmsr.export.graphs import ItemGraph, SequenceGraph, item_input_names
+from mmsr.export.graphs import TRACED_K, ItemGraph, SequenceGraph, item_input_names
 from mmsr.export.onnx_file import Port, convert, describe, k_as_input
 from mmsr.training.features.image_encoder import ImageEncoder
 from mmsr.training.features.text_encoder import TextEncoder
@@ -32,7 +32,12 @@ def convert_sequence(model: SequentialRecommender, path: Path, *, folded: bool) 
             example=torch.zeros(2, 4, dtype=torch.int64),
             dynamic={0: "B", 1: "E"},
         ),
-        Port(name="bias", example=torch.zeros(3, capacity), dynamic={0: "S", 1: "C"}),
+        Port(
+            name="bias",
+            example=torch.zeros(3, capacity),
+            dynamic={0: "S", 1: "C"},
+            least={1: TRACED_K},
+        ),
         Port(name="bias_row", example=ones, dynamic={0: "B"}),
         Port(name="item_inputs", example=torch.zeros(capacity, columns), dynamic={0: "C"}),
         Port(name="item_outputs", example=torch.zeros(capacity, config.width), dynamic={0: "C"}),

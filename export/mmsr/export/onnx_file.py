@@ -35,6 +35,7 @@ class Port:
     example: Tensor
     dynamic: dict[int, str]
     most: dict[int, int] | None = None  # upper bound of a dynamic dimension
+    least: dict[int, int] | None = None  # lower bound: one found out in tracing traces it twice
 
 
 def convert(module: nn.Module, ports: Sequence[Port], outputs: Sequence[str], path: Path) -> None:
@@ -42,8 +43,8 @@ def convert(module: nn.Module, ports: Sequence[Port], outputs: Sequence[str], pa
     dims: dict[str, torch.export.Dim] = {}
     for port in ports:
         for index, name in port.dynamic.items():
-            bound = (port.most or {}).get(index)
-            dims.setdefault(name, torch.export.Dim(name, max=bound))
+            least, most = (port.least or {}).get(index), (port.most or {}).get(index)
+            dims.setdefault(name, torch.export.Dim(name, min=least, max=most))
     shapes = tuple({i: dims[name] for i, name in port.dynamic.items()} for port in ports)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
