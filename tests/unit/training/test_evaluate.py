@@ -168,6 +168,7 @@ def test_an_item_that_was_never_trained_on_is_its_content_and_the_unknown_id() -
     ids = run.model.item_encoder.ids.weight
     with torch.no_grad():
         ids.normal_()  # as training leaves it: every row its own
+    run.model.item_encoder.untrained_are_forgotten = False
     before = ids.clone()
     rows = evaluation_rows(run.model, run.content, run.split)
     assert torch.equal(ids, before)
@@ -180,6 +181,28 @@ def test_an_item_that_was_never_trained_on_is_its_content_and_the_unknown_id() -
     assert torch.equal(rows.inputs_nW, expected.inputs_nW)
     forget_untrained(run.model.item_encoder, counts)
     assert torch.equal(run.model.table(run.content).outputs_nD, rows.outputs_nD)
+
+
+def test_new_items_rank_higher_with_less_of_the_unknown_id() -> None:
+    """Of an unknown-id vector that pulls down; twice forgotten is scaled once."""
+    outputs = {}
+    for scale in (1.0, 0.25):
+        run = random_run(COLD)
+        encoder, counts = run.model.item_encoder, run.split.train_counts(ITEMS)
+        encoder.config = replace(encoder.config, unknown_id_scale=scale)
+        encoder.untrained_are_forgotten = False
+        with torch.no_grad():
+            encoder.ids.weight[0] = -1.0
+        trained = encoder.ids.weight.clone()
+        before = evaluation_rows(run.model, run.content, run.split).outputs_nD
+        for _ in range(2):
+            forget_untrained(encoder, counts)
+        assert torch.equal(evaluation_rows(run.model, run.content, run.split).outputs_nD, before)
+        new = torch.from_numpy(counts == 0)
+        assert bool((encoder.ids.weight[new] == -scale).all())
+        assert torch.equal(encoder.ids.weight[~new], trained[~new])
+        outputs[scale] = before[run.split.cold_rows].sum()
+    assert outputs[0.25] > outputs[1.0]
 
 
 def test_a_model_is_ranked_in_evaluation_mode_and_left_as_it_was() -> None:

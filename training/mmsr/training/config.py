@@ -59,6 +59,7 @@ class ModelConfig:
     attention_dropout: float = 0.2
     modality_dropout: float = 0.1  # chance that an item lacks a modality for one step
     id_dropout: float = 0.1  # chance that an item is unknown by id for one step
+    unknown_id_scale: float = 1.0  # of that unknown-id vector for new items; less ranks them higher
 
     def __post_init__(self) -> None:
         unknown = [s for s in self.sources if s not in SOURCES]
@@ -99,6 +100,11 @@ class ModelConfig:
         for name in ("dropout", "attention_dropout", "modality_dropout", "id_dropout"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")
+        _require(
+            0 <= self.unknown_id_scale <= 1,
+            f"[model] unknown_id_scale = {self.unknown_id_scale}; expected from 0 (a new item is "
+            "its content alone) to 1 (as trained)",
+        )
 
     def _check_dif_sr(self) -> None:
         wanted: dict[str, Any] = {

@@ -108,6 +108,7 @@ class ItemEncoder(nn.Module):
     def __init__(self, config: ModelConfig, items: int, feature_widths: dict[str, int]) -> None:
         super().__init__()
         self.config = config
+        self.untrained_are_forgotten = False  # set by `untrained`, for good
         self.ids = nn.Embedding(items + 1, config.width)
         if "id" in config.sources:
             nn.init.normal_(self.ids.weight, std=INIT_STD)
