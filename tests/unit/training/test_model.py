@@ -9,7 +9,14 @@ from torch import Tensor
 
 from mmsr.training.attention import Block, FusedAttention
 from mmsr.training.config import FUSIONS, SOURCES, ModelConfig
-from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder, category_multi_hot
+from mmsr.training.items import (
+    ItemContent,
+    ItemRows,
+    ModalityEncoder,
+    category_multi_hot,
+    multi_hot_of,
+    with_category_lists,
+)
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 
 ITEMS = 30
@@ -320,6 +327,37 @@ def test_features_are_standardised_by_the_items_that_have_them() -> None:
     scaled = (features[present] - encoder.mean_F) / encoder.std_F
     torch.testing.assert_close(scaled.mean(0), torch.zeros(10), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(10), atol=1e-5, rtol=0)
+
+
+def test_listed_categories_give_the_rows_and_gradients_of_the_multi_hot() -> None:
+    random = torch.Generator().manual_seed(0)
+    multi_hot = (torch.rand(ITEMS + 1, 90, generator=random) < 0.03).float()
+    multi_hot[[0, 7]] = 0.0
+    content = ItemContent(features={"category": multi_hot}, present={"category": multi_hot.any(1)})
+    listed = with_category_lists(content)
+    lists = listed.features["category"]
+    assert lists.shape == (ITEMS + 1, int(multi_hot.sum(1).max()))
+    assert torch.equal(multi_hot_of(lists, 90), multi_hot)
+    assert with_category_lists(listed) is listed
+    config = replace(CONFIG, sources=("id", "category"))
+    torch.manual_seed(0)
+    model = SequentialRecommender(config, ITEMS, {"category": 90}).eval()
+    weight = model.item_encoder.modalities["category"].get_parameter("project.weight")
+    upstream = torch.randn(ITEMS + 1, config.width, generator=random)
+    found = []
+    for given in (content, listed):
+        outputs = model.table(given).outputs_nD
+        (gradient,) = torch.autograd.grad((outputs * upstream).sum(), [weight])
+        found.append((outputs, gradient))
+    for dense, sparse in zip(*found, strict=True):
+        assert dense.abs().max() > 0
+        torch.testing.assert_close(sparse, dense, atol=1e-6, rtol=1e-5)
+
+
+def test_categories_that_fill_their_multi_hot_stay_one() -> None:
+    multi_hot = torch.ones(3, 5)
+    content = ItemContent(features={"category": multi_hot}, present={"category": multi_hot.any(1)})
+    assert with_category_lists(content) is content
 
 
 def test_a_category_named_twice_counts_once() -> None:

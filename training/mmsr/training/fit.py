@@ -25,7 +25,7 @@ from mmsr.training.distributed import (
     require_alive,
 )
 from mmsr.training.evaluate import model_ranks
-from mmsr.training.items import ItemContent, ModalityEncoder
+from mmsr.training.items import ItemContent, ModalityEncoder, with_category_lists
 from mmsr.training.losses import TrainingLoss
 from mmsr.training.measure import Stopwatch, peak_memory, with_measured
 from mmsr.training.metrics import summarise
@@ -92,7 +92,7 @@ class Trainer:
     def run(self, folder: Path, hooks: Hooks) -> Progress:
         """Train until the epochs are done or validation stops getting better."""
         # By the statistics that the model holds now: once, not at every step.
-        self.content = self.model.item_encoder.standardised(self.content)
+        self.content = with_category_lists(self.model.item_encoder.standardised(self.content))
         while not self.finished():
             line = self._train(hooks)
             training = training_state(self)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmsr.training.config import LossConfig, ModelConfig
-from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder
+from mmsr.training.items import ItemContent, ItemRows, ModalityEncoder, multi_hot_of
 from mmsr.training.model import SequentialRecommender
 from mmsr.training.negatives import Negatives
 from mmsr.training.plan import Aim, Plan
@@ -175,6 +175,8 @@ class TrainingLoss(nn.Module):
         features_CF = content.features[modality][aim.candidate_C]
         kind = self.config.kind(modality)
         if kind == "bce":
+            if not features_CF.is_floating_point():
+                features_CF = multi_hot_of(features_CF, predicted.shape[1])
             return category_loss(predicted, features_CF[aim.right_K])
         encoder = model.item_encoder.modalities[modality]
         assert isinstance(encoder, ModalityEncoder)
