@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Two workers, a whole file to each: its module's fixtures are made once.
-WORKERS = dict.fromkeys(("unit", "integration"), ("-n", "2", "--dist", "loadfile"))
+# Two workers, a whole file to each: its module's fixtures are made once. Files come in the order of
+# tests/conftest.py, the longest first, and not in that of the number of their tests.
+SHARED_OUT = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+WORKERS = dict.fromkeys(("unit", "integration"), SHARED_OUT)
 BUDGET_S = {"unit": 60, "contract": 60, "integration": 300}  # on 2 cores
 
 
