@@ -65,7 +65,9 @@ def run_part(name: str) -> Part:
         running: list[tuple[subprocess.Popen[bytes], IO[str] | None]] = []
         for options in runs_of(name):
             # The first is seen as it goes; what the others say comes when they are done.
-            output = files.enter_context(TemporaryFile("w+")) if running else None
+            output: IO[str] | None = None
+            if running:
+                output = files.enter_context(TemporaryFile("w+"))
             command = [sys.executable, "-m", "pytest", "-q", *options]
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=output, stderr=output
@@ -73,10 +75,10 @@ def run_part(name: str) -> Part:
             running.append((process, output))
         codes = [process.wait() for process, _ in running]
         seconds = time.monotonic() - start_s
-        for _, output in running:
-            if output is not None:
-                output.seek(0)
-                print(output.read(), flush=True)
+        for _, said in running:
+            if said is not None:
+                said.seek(0)
+                print(said.read(), flush=True)
     return Part(name=name, seconds=seconds, passed=not any(codes))
 
 
