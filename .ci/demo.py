@@ -6,6 +6,7 @@ features, epochs of training. `rm -r demo` starts from nothing.
 
 import argparse
 import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,45 @@ def run(demo: Demo, stages: Stages) -> None:
     serve_and_ask(demo, stages)
 
 
+def next_steps(demo: Demo) -> str:
+    """Return what one would do next, as commands that can be pasted in the project's folder."""
+    shown, bin_ = as_typed(demo.folder), as_typed(BIN)
+    repository, run = f"{shown}/repository", f"{shown}/run"
+    items = history_of_a_user(demo.folder / "repository")
+    history = shlex.join(f"--history={item}" for item in items)
+    user = shlex.quote(first_user(demo.folder / "data"))
+    steps = (
+        ("serve it", f"{bin_}/mmsr-serve --repository {repository}"),
+        (
+            "ask the server, in another terminal",
+            f"{bin_}/python -m mmsr.engine.client 127.0.0.1:50051 {history} -k 5 "
+            f"--repository {repository}",
+        ),
+        (
+            "see how the training went, in a browser",
+            f"{bin_}/mmsr-train report {run} --out {shown}/report.html",
+        ),
+        (
+            "see what a user's recommendations come from",
+            f"{bin_}/mmsr-train explain {run} --user {user} --out {shown}/user.png",
+        ),
+    )
+    lines = [f"  {what}:\n    {command}" for what, command in steps]
+    return "\n".join([f"\nEverything is in {shown}/. What to do next:", *lines])
+
+
+def as_typed(path: Path) -> str:
+    """Return a path as one would type it in the project's folder."""
+    return shlex.quote(str(path).removeprefix(f"{ROOT}/"))
+
+
+def first_user(data: Path) -> str:
+    """Return the id of the first user who has bought something."""
+    from mmsr.training.dataset import open_dataset
+
+    return open_dataset(data).user_ids()[0]
+
+
 def read_arguments() -> Demo:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="make demo")
@@ -149,9 +189,7 @@ def main() -> None:
     print(f"\n{stages.table()}", flush=True)
     if problem is not None:
         sys.exit(f"demo: {problem}; the next `make demo` goes on from there")
-    shown = demo.folder.relative_to(ROOT)
-    print(f"\nEverything is in {shown}/. Serve it again with:")
-    print(f"  {BIN.relative_to(ROOT)}/mmsr-serve --repository {shown}/repository")
+    print(next_steps(demo))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ RESPONSE_HEX = (
     "0a0378312d0a03793232120800002040000000bf1a10303132333435363738396162636465662002280130c80138"
     "901c4008"
 )
+UNKNOWN_HEX = "4a066e6f626f64794a04c3bc2d31"  # after it, where the server names unknown ids
 
 
 def golden_request() -> RecommendRequest:
@@ -41,6 +42,13 @@ def test_a_request_is_these_bytes() -> None:
 def test_a_response_is_these_bytes() -> None:
     assert golden_response().SerializeToString(deterministic=True).hex() == RESPONSE_HEX
     assert RecommendResponse.FromString(bytes.fromhex(RESPONSE_HEX)) == golden_response()
+
+
+def test_a_response_that_names_unknown_ids_is_these_bytes() -> None:
+    response = golden_response()
+    response.unknown_item_ids.extend(["nobody", "ü-1"])
+    assert response.SerializeToString(deterministic=True).hex() == RESPONSE_HEX + UNKNOWN_HEX
+    assert RecommendResponse.FromString(bytes.fromhex(RESPONSE_HEX + UNKNOWN_HEX)) == response
 
 
 def test_an_unset_choice_is_told_from_false() -> None:

@@ -18,10 +18,11 @@ from mmsr.bundle.manifest import load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.training.checkpoint import checkpoint_folder, load_progress, load_run_info
 from mmsr.training.config import Recipe, load_recipe
+from mmsr.training.dataset import DataError
 from mmsr.training.fit import TrainingDivergedError
 from mmsr.training.nightly import STAGES, run_night
 from mmsr.training.nightly_cli import nightly
-from mmsr.training.nightly_stages import Night, Shown
+from mmsr.training.nightly_stages import Night, Shown, prepare_stage
 from mmsr.training.nightly_store import NightError, NightRunningError, NightStatus, Work
 from mmsr.training.prepare.progress import silent
 
@@ -165,6 +166,17 @@ def test_new_purchases_make_a_new_night_that_begins_with_the_one_before(
     assert final.init_from.run == str((work / first.stages[4].folder).resolve())
     assert first.stages[2].folder.partition("/")[2] in second.stages[2].summary
     assert (work / "latest").resolve() == (work / second.stages[4].folder).resolve()
+
+
+def test_pictures_may_lie_elsewhere(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
+    made = night(recipe, shop, tmp_path / "work")
+    beside = prepare_stage(made)
+    assert beside.stamp["settings"]["image_root"] == str(shop)
+    elsewhere = prepare_stage(replace(made, image_root=tmp_path))
+    assert elsewhere.stamp["settings"]["image_root"] == str(tmp_path)
+    assert elsewhere.folder != beside.folder
+    with pytest.raises(DataError, match=r"image root .* is no folder"):
+        prepare_stage(replace(made, image_root=tmp_path / "nowhere"))
 
 
 def test_only_what_a_changed_recipe_concerns_is_done_again(

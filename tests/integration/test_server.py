@@ -125,6 +125,7 @@ def test_without_a_known_item_the_popular_ones_answer(
     answer = client.recommend(history, k=5, excluded_ids=barred)
     assert [item_id for item_id, _ in answer.items] == shop.twin.popular(5, excluded=barred)
     assert (answer.fallback, answer.unknown_ids) == ("popularity", len(history))
+    assert answer.unknown_item_ids == tuple(history)
 
 
 def test_seen_items_come_back_only_when_asked_for(client: RecommenderClient) -> None:

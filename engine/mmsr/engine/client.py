@@ -40,6 +40,8 @@ class Recommendations:
     batch_size: int
     unknown_ids: int  # of the history
     fallback: str | None  # "popularity", or None when the model answered
+    # Which ones: each once, the first 100 of them; older servers name none.
+    unknown_item_ids: tuple[str, ...] = ()
 
 
 class RecommenderClient:
@@ -157,6 +159,9 @@ class AsyncRecommenderClient:
 def _request(
     history: Iterable[str], k: int, excluded_ids: Iterable[str], exclude_seen: bool | None
 ) -> pb.RecommendRequest:
+    for name, ids in (("history", history), ("excluded_ids", excluded_ids)):
+        if isinstance(ids, str):  # its letters would be taken for ids
+            raise InvalidRequest(f"{name} is the text {ids!r}; expected a list of item ids")
     try:
         return pb.RecommendRequest(
             history=history, k=k, excluded_ids=excluded_ids, exclude_seen=exclude_seen
@@ -177,6 +182,7 @@ def _recommendations(response: pb.RecommendResponse) -> Recommendations:
         batch_size=response.batch_size,
         unknown_ids=response.unknown_ids,
         fallback="popularity" if popular else None,
+        unknown_item_ids=tuple(response.unknown_item_ids),
     )
 
 

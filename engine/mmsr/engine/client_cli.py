@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mmsr.engine.client import Recommendations, RecommenderClient
 
 SILENT_S = 1.0
+NAMED_UNKNOWN = 5  # ids
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -20,21 +21,25 @@ def recommend(
     history: Annotated[
         list[str] | None, typer.Option(help="An item id; repeat it, oldest first.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="How many items.", min=1, max=1000)] = 10,
     exclude: Annotated[
         list[str] | None, typer.Option(help="An item id not to be returned; may be repeated.")
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="The server's repository: titles are read from it.")
     ] = None,
-    deadline_ms: Annotated[float, typer.Option(help="How long the answer may take.")] = 5000.0,
+    deadline_ms: Annotated[
+        float, typer.Option(help="How long the answer may take.", min=1)
+    ] = 5000.0,
     wait_s: Annotated[
-        float, typer.Option(help="How long to wait for a server that is still starting.")
+        float, typer.Option(help="How long to wait for a server that is still starting.", min=0)
     ] = 60.0,
 ) -> None:
     """Ask for recommendations after a history and print them."""
     from mmsr.engine.client import RecommenderClient
+    from mmsr.engine.target import check_target
 
+    check_target(target)
     with RecommenderClient(target) as client:
         wait(client, target, wait_s)
         answer = client.recommend(
@@ -44,6 +49,8 @@ def recommend(
     if history and known:
         typer.echo("after: " + " · ".join(known.get(item_id) or item_id for item_id in history))
     typer.echo(table(answer, known))
+    if hint := joined_hint(answer):
+        typer.echo(hint, err=True)
 
 
 def wait(client: "RecommenderClient", target: str, wait_s: float) -> None:
@@ -93,7 +100,22 @@ def facts(answer: "Recommendations") -> str:
             f"queue {answer.queue_us / 1e3:.2f} ms, compute {answer.compute_us / 1e3:.2f} ms, "
             f"batch of {answer.batch_size}"
         )
-    return f"model {answer.model_version}, {how}, unknown ids {answer.unknown_ids}"
+    return f"model {answer.model_version}, {how}, unknown ids {_unknown(answer)}"
+
+
+def joined_hint(answer: "Recommendations") -> str | None:
+    """Return what to do about an unknown id that looks like several in one text."""
+    joined = next((item_id for item_id in answer.unknown_item_ids if "," in item_id), None)
+    if joined is None:
+        return None
+    return f"hint: {joined!r} was taken as one id; give each item its own --history"
+
+
+def _unknown(answer: "Recommendations") -> str:
+    """Return how many ids were unknown and, where the server says so, which."""
+    named = ", ".join(answer.unknown_item_ids[:NAMED_UNKNOWN])
+    more = ", …" if len(answer.unknown_item_ids) > NAMED_UNKNOWN else ""
+    return f"{answer.unknown_ids}: {named}{more}" if named else str(answer.unknown_ids)
 
 
 def main() -> None:

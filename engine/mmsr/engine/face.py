@@ -97,6 +97,7 @@ def response_of(reply: Reply, version: str) -> pb.RecommendResponse:
         queue_us=reply.queue_us,
         compute_us=reply.compute_us,
         batch_size=reply.batch_size,
+        unknown_item_ids=reply.unknown_item_ids,
     )
 
 

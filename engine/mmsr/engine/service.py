@@ -4,6 +4,7 @@ Knows nothing of gRPC; both faces of the server (and tests) call it with plain v
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from mmsr.engine.batcher import Batcher
@@ -11,6 +12,8 @@ from mmsr.engine.config import Limits
 from mmsr.engine.errors import InvalidRequest
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest
+
+NAMED_UNKNOWN = 100  # ids in a reply: 50 KiB at most
 
 
 class Query(NamedTuple):
@@ -32,6 +35,7 @@ class Reply(NamedTuple):
     queue_us: int = 0
     compute_us: int = 0
     batch_size: int = 0  # 0: nothing was computed
+    unknown_item_ids: Sequence[str] = ()  # of the history, each once, not more than NAMED_UNKNOWN
 
 
 class ModelFacts(NamedTuple):
@@ -64,9 +68,10 @@ class Service:
         """
         self._check_sizes(query)
         seen = self.items.rows_of(query.history)
-        unknown = len(query.history) - len(seen)
-        if unknown:
-            self._check_ids("history", self.items.unknown_of(query.history))
+        unknown: list[str] = []
+        if len(seen) < len(query.history):
+            unknown = self.items.unknown_of(query.history)
+            self._check_ids("history", unknown)
         excluded = self._excluded(query, seen)
         k = min(query.k, len(self.items))
         if not seen:
@@ -76,16 +81,23 @@ class Service:
         return Reply(
             self.items.ids_of(ride.answer.rows),
             ride.answer.scores,
-            unknown,
+            len(unknown),
             False,
             ride.queue_us,
             ride.compute_us,
             ride.batch_size,
+            _named(unknown),
         )
 
-    def _popular(self, k: int, excluded: list[int], unknown: int) -> Reply:
+    def _popular(self, k: int, excluded: list[int], unknown: list[str]) -> Reply:
         rows, popularity = self.items.most_popular(k, excluded)
-        return Reply(self.items.ids_of(rows), popularity, unknown, True)
+        return Reply(
+            self.items.ids_of(rows),
+            popularity,
+            len(unknown),
+            True,
+            unknown_item_ids=_named(unknown),
+        )
 
     def _excluded(self, query: Query, seen: list[int]) -> list[int]:
         excluded: list[int] = []
@@ -125,3 +137,7 @@ class Service:
                         f"{field} holds an id of {size} bytes ({item_id[:20]}…); "
                         f"expected at most {self.limits.id_bytes}"
                     )
+
+
+def _named(unknown: list[str]) -> list[str]:
+    return list(islice(dict.fromkeys(unknown), NAMED_UNKNOWN)) if unknown else unknown

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mmsr/v1/recommender.proto\x12\x07mmsr.v1\"p\n\x10RecommendRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x14\n\x0c\x65xcluded_ids\x18\x03 \x03(\t\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_exclude_seen\"\xc0\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bunknown_ids\x18\x04 \x01(\r\x12#\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x11.mmsr.v1.Fallback\x12\x10\n\x08queue_us\x18\x06 \x01(\r\x12\x12\n\ncompute_us\x18\x07 \x01(\r\x12\x12\n\nbatch_size\x18\x08 \x01(\r*=\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41LLBACK_POPULARITY\x10\x01\x32Q\n\x0bRecommender\x12\x42\n\tRecommend\x12\x19.mmsr.v1.RecommendRequest\x1a\x1a.mmsr.v1.RecommendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mmsr/v1/recommender.proto\x12\x07mmsr.v1\"p\n\x10RecommendRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x14\n\x0c\x65xcluded_ids\x18\x03 \x03(\t\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_exclude_seen\"\xda\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bunknown_ids\x18\x04 \x01(\r\x12#\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x11.mmsr.v1.Fallback\x12\x10\n\x08queue_us\x18\x06 \x01(\r\x12\x12\n\ncompute_us\x18\x07 \x01(\r\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12\x18\n\x10unknown_item_ids\x18\t \x03(\t*=\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41LLBACK_POPULARITY\x10\x01\x32Q\n\x0bRecommender\x12\x42\n\tRecommend\x12\x19.mmsr.v1.RecommendRequest\x1a\x1a.mmsr.v1.RecommendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mmsr.v1.recommender_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FALLBACK']._serialized_start=347
-  _globals['_FALLBACK']._serialized_end=408
+  _globals['_FALLBACK']._serialized_start=373
+  _globals['_FALLBACK']._serialized_end=434
   _globals['_RECOMMENDREQUEST']._serialized_start=38
   _globals['_RECOMMENDREQUEST']._serialized_end=150
   _globals['_RECOMMENDRESPONSE']._serialized_start=153
-  _globals['_RECOMMENDRESPONSE']._serialized_end=345
-  _globals['_RECOMMENDER']._serialized_start=410
-  _globals['_RECOMMENDER']._serialized_end=491
+  _globals['_RECOMMENDRESPONSE']._serialized_end=371
+  _globals['_RECOMMENDER']._serialized_start=436
+  _globals['_RECOMMENDER']._serialized_end=517
 # @@protoc_insertion_point(module_scope)

@@ -90,10 +90,11 @@ class RecommendResponse(_message.Message):
     QUEUE_US_FIELD_NUMBER: _builtins.int
     COMPUTE_US_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ITEM_IDS_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Id of the bundle that answered."""
     unknown_ids: _builtins.int
-    """How many ids of `history` the catalogue does not know."""
+    """How many ids of `history` the catalogue does not know; an id that stands twice counts twice."""
     fallback: Global___Fallback.ValueType
     """Which rule answered instead of the model, if any."""
     queue_us: _builtins.int
@@ -112,6 +113,12 @@ class RecommendResponse(_message.Message):
         FALLBACK_POPULARITY: how often each item was bought.
         """
 
+    @_builtins.property
+    def unknown_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Which ids of `history` the catalogue does not know: each once, in the order of `history`, at
+        most the first 100.
+        """
+
     def __init__(
         self,
         *,
@@ -123,10 +130,11 @@ class RecommendResponse(_message.Message):
         queue_us: _builtins.int = ...,
         compute_us: _builtins.int = ...,
         batch_size: _builtins.int = ...,
+        unknown_item_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "compute_us", b"compute_us", "fallback", b"fallback", "item_ids", b"item_ids", "model_version", b"model_version", "queue_us", b"queue_us", "scores", b"scores", "unknown_ids", b"unknown_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "compute_us", b"compute_us", "fallback", b"fallback", "item_ids", b"item_ids", "model_version", b"model_version", "queue_us", b"queue_us", "scores", b"scores", "unknown_ids", b"unknown_ids", "unknown_item_ids", b"unknown_item_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,20 +1,24 @@
 import pytest
 from support.tiny_bundle import Shop
+from typer.testing import CliRunner
 
 from mmsr.engine.client import Recommendations, RecommenderClient
-from mmsr.engine.client_cli import facts, table, titles, wait
-from mmsr.engine.errors import Unavailable
+from mmsr.engine.client_cli import app, facts, joined_hint, table, titles, wait
+from mmsr.engine.errors import ConfigError, InvalidRequest, Unavailable
 
 
-def answer(fallback: str | None = None) -> Recommendations:
+def answer(
+    fallback: str | None = None, unknown: int = 1, named: tuple[str, ...] = ()
+) -> Recommendations:
     return Recommendations(
         items=(("item-3", 4.25), ("item-10", -1.0)),
         model_version="0123456789abcdef",
         queue_us=120,
         compute_us=340,
         batch_size=7,
-        unknown_ids=1,
+        unknown_ids=unknown,
         fallback=fallback,
+        unknown_item_ids=named,
     )
 
 
@@ -29,6 +33,50 @@ def test_the_table_is_aligned_and_shows_titles() -> None:
 
 def test_a_popular_answer_says_so() -> None:
     assert "by popularity (score: interactions)" in facts(answer("popularity"))
+
+
+def test_unknown_ids_are_named_where_the_server_names_them() -> None:
+    assert facts(answer(unknown=2)).endswith("unknown ids 2")
+    assert facts(answer(unknown=3, named=("x", "y"))).endswith("unknown ids 3: x, y")
+    many = tuple(f"x{n}" for n in range(6))
+    assert facts(answer(unknown=6, named=many)).endswith("unknown ids 6: x0, x1, x2, x3, x4, …")
+
+
+def test_a_comma_in_an_unknown_id_is_spoken_of() -> None:
+    assert joined_hint(answer(named=("x", "a,b"))) == (
+        "hint: 'a,b' was taken as one id; give each item its own --history"
+    )
+    assert joined_hint(answer(named=("x",))) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["h:1", "-k", "-3"], "Invalid value for '-k'"),
+        (["h:1", "-k", "1001"], "Invalid value for '-k'"),
+        (["h:1", "--deadline-ms", "0"], "Invalid value for '--deadline-ms'"),
+        (["h:1", "--wait-s", "-1"], "Invalid value for '--wait-s'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_the_server_is_asked(
+    arguments: list[str], complaint: str
+) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert complaint in result.output
+
+
+def test_a_target_without_a_port_is_refused_before_anybody_waits() -> None:
+    with pytest.raises(ConfigError, match="target 'localhost'; expected HOST:PORT"):
+        CliRunner().invoke(app, ["localhost"], catch_exceptions=False)
+
+
+def test_one_text_is_no_history() -> None:
+    with RecommenderClient("127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequest, match="history is the text 'item-1'; expected a list"):
+            client.recommend("item-1", 5)
+        with pytest.raises(InvalidRequest, match="excluded_ids is the text 'x'"):
+            client.recommend(["item-1"], 5, excluded_ids="x")
 
 
 def test_titles_are_those_of_the_bundle_that_answered(shop: Shop) -> None:

@@ -11,7 +11,7 @@ from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.errors import InvalidRequest
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel
-from mmsr.engine.service import ModelFacts, Query, Reply, Service
+from mmsr.engine.service import NAMED_UNKNOWN, ModelFacts, Query, Reply, Service
 
 
 class AtOnce:
@@ -78,6 +78,7 @@ def test_excluded_items_do_not_come_back(ask: Ask, shop: Shop) -> None:
 def test_unknown_ids_are_counted_and_skipped(ask: Ask) -> None:
     reply = ask(Query(["nobody", "item-3", "nothing", "nobody"], 4))
     assert reply.unknown_ids == 3
+    assert reply.unknown_item_ids == ["nobody", "nothing"]
     assert reply.item_ids == ask(Query(["item-3"], 4)).item_ids
 
 
@@ -106,6 +107,7 @@ def test_without_a_known_item_the_popular_ones_answer(
     reply = ask(Query(history, 5))
     assert reply.item_ids == shop.twin.popular(5)
     assert (reply.popular, reply.unknown_ids, reply.batch_size) == (True, len(history), 0)
+    assert reply.unknown_item_ids == history
     assert reply.scores == sorted(reply.scores, reverse=True)
     assert ask.rode == []
 
@@ -138,5 +140,11 @@ def test_what_is_out_of_range_is_refused_with_the_reason(
 
 def test_the_limits_themselves_are_allowed(ask: Ask, shop: Shop) -> None:
     reply = ask(Query(["x" * 512] * 9_999 + ["item-1"], 1000, excluded_ids=["item-2"] * 10_000))
-    assert reply.unknown_ids == 9_999
+    assert (reply.unknown_ids, reply.unknown_item_ids) == (9_999, ["x" * 512])
     assert len(reply.item_ids) == len(shop.twin.popular(1000, excluded=["item-1", "item-2"]))
+
+
+def test_only_so_many_unknown_ids_are_named(ask: Ask) -> None:
+    reply = ask(Query([f"x{n}" for n in range(NAMED_UNKNOWN + 1)] + ["item-1"], 1))
+    assert reply.unknown_ids == NAMED_UNKNOWN + 1
+    assert reply.unknown_item_ids == [f"x{n}" for n in range(NAMED_UNKNOWN)]

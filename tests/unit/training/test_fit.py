@@ -19,6 +19,7 @@ from mmsr.training.checkpoint import Progress, checkpoint_folder, load_run_info
 from mmsr.training.config import Recipe, load_recipe
 from mmsr.training.evaluate import model_ranks, popularity_ranks
 from mmsr.training.fit import Hooks, TrainingDivergedError
+from mmsr.training.fit_cli import fit as fit_command
 from mmsr.training.items import ModalityEncoder
 from mmsr.training.metrics import summarise
 from mmsr.training.plan import Padding
@@ -47,6 +48,22 @@ def recipe(shop: Path, tmp_path: Path) -> Iterator[Recipe]:
 
 def fit(recipe: Recipe, shop: Path, out: Path, resume: bool = False) -> Progress:
     return start_run(recipe, shop, out, resume).run(out, QUIET)
+
+
+@pytest.fixture(scope="module")
+def done(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a whole run of the recipe, for tests that only look at it."""
+    root = tmp_path_factory.mktemp("done")
+    fit(load_recipe(shop_recipe(root)), shop, root / "run")
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def short(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of one epoch, to be copied."""
+    root = tmp_path_factory.mktemp("short")
+    fit(longer(load_recipe(shop_recipe(root)), 1), shop, root / "run")
+    return root / "run"
 
 
 def longer(recipe: Recipe, epochs: int) -> Recipe:
@@ -80,10 +97,11 @@ def test_it_learns_the_ring_far_beyond_popularity(
     assert ours["ndcg@10"] > 2 * theirs["ndcg@10"]
 
 
-def test_the_same_seed_gives_the_same_weights(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
-    fit(recipe, shop, tmp_path / "a")
-    fit(recipe, shop, tmp_path / "b")
-    assert_same_weights(tmp_path / "a", tmp_path / "b")
+def test_the_same_seed_gives_the_same_weights(
+    recipe: Recipe, shop: Path, tmp_path: Path, done: Path
+) -> None:
+    fit(recipe, shop, tmp_path / "again")
+    assert_same_weights(done, tmp_path / "again")
 
 
 def test_a_resumed_run_ends_as_if_never_stopped(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
@@ -230,53 +248,47 @@ def test_padding_for_a_compiled_model_changes_nothing_that_is_learned(
 
 
 def test_resume_begins_a_run_that_was_stopped_before_it_was_one(
-    recipe: Recipe, shop: Path, tmp_path: Path
+    recipe: Recipe, shop: Path, tmp_path: Path, done: Path
 ) -> None:
-    fit(recipe, shop, tmp_path / "plain")
     fit(recipe, shop, tmp_path / "resumed", resume=True)
-    assert_same_weights(tmp_path / "plain", tmp_path / "resumed")
+    assert_same_weights(done, tmp_path / "resumed")
 
 
-def test_an_existing_run_is_not_overwritten(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
-    fit(recipe, shop, tmp_path / "run")
+def test_an_existing_run_is_not_overwritten(recipe: Recipe, shop: Path, done: Path) -> None:
     with pytest.raises(MmsrError, match="holds a run already; go on with it by --resume"):
-        start_run(recipe, shop, tmp_path / "run", resume=False)
+        start_run(recipe, shop, done, resume=False)
 
 
 def test_resume_refuses_another_recipe_and_names_the_key(
-    recipe: Recipe, shop: Path, tmp_path: Path
+    recipe: Recipe, shop: Path, done: Path
 ) -> None:
-    fit(recipe, shop, tmp_path / "run")
     other = replace(recipe, model=replace(recipe.model, dropout=0.4))
     with pytest.raises(MmsrError, match=r"differs in \[model\] dropout"):
-        start_run(other, shop, tmp_path / "run", resume=True)
+        start_run(other, shop, done, resume=True)
 
 
-def test_other_data_are_refused(recipe: Recipe, shop: Path, tmp_path: Path) -> None:
-    fit(recipe, shop, tmp_path / "run")
+def test_other_data_are_refused(done: Path, tmp_path: Path) -> None:
     other = write_features(write_shop(tmp_path / "other", seed=1), "image", "text")
     with pytest.raises(MmsrError, match="was trained on data small-shop-0"):
-        open_run(tmp_path / "run", other)
+        open_run(done, other)
 
 
 def test_other_features_are_refused_though_the_data_are_the_same(
-    recipe: Recipe, shop: Path, tmp_path: Path
+    shop: Path, tmp_path: Path, done: Path
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(shop, data)
-    fit(recipe, data, tmp_path / "run")
+    open_run(done, data)
     path = data / "features" / "text.npy"
     np.save(path, np.load(path) + 1)
     with pytest.raises(MmsrError, match=r"trained on other features \(text\)"):
-        open_run(tmp_path / "run")
+        open_run(done, data)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other shape", "missing", "no pointer"])
-def test_a_damaged_checkpoint_is_one_clear_error(
-    recipe: Recipe, shop: Path, tmp_path: Path, damage: str
-) -> None:
+def test_a_damaged_checkpoint_is_one_clear_error(short: Path, tmp_path: Path, damage: str) -> None:
     run = tmp_path / "run"
-    fit(longer(recipe, 1), shop, run)
+    shutil.copytree(short, run)
     path = checkpoint_folder(run, "best") / "model.safetensors"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-100])
@@ -338,3 +350,10 @@ def test_ids_and_categories_alone_need_no_features(recipe: Recipe, tmp_path: Pat
     assert fit(replace(recipe, model=model), data, tmp_path / "run").epoch > 0
     with pytest.raises(MmsrError, match="has no features"):
         fit(recipe, data, tmp_path / "other")
+
+
+def test_the_command_that_is_missing_names_this_recipe(tmp_path: Path) -> None:
+    data, recipe = write_shop(tmp_path / "plain"), shop_recipe(tmp_path)
+    with pytest.raises(MmsrError) as caught:
+        fit_command(recipe, data, tmp_path / "run")
+    assert str(caught.value).endswith(f"run: mmsr-train features {data} --config {recipe}")

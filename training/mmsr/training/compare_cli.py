@@ -59,12 +59,14 @@ def compare(
     """
     from mmsr.training.compare import Asked, choose_against
     from mmsr.training.compare_plan import plan_recipes
+    from mmsr.training.features.store import naming_recipe
 
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     recipes = plan_recipes(configs, variants or [], epochs)
     asked = Asked(command=command, recipes=recipes, seeds=seeds, against=against)
     choose_against(asked)
-    comparison = _run(asked, data, out, max_hours)
+    with naming_recipe(configs[0]):
+        comparison = _run(asked, data, out, max_hours)
     _write(comparison, [out / COMPARISON_FILE, *([json_file] if json_file else [])], markdown_file)
     _print(comparison)
     if any(missing.seed is not None for missing in comparison.not_run):

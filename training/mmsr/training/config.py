@@ -243,8 +243,10 @@ class PrepareConfig:
 
     k_core: int | None = None  # interactions that every user and item must have
     brand_categories: int | None = None  # a brand of so many items is a category, too
+    list_separator: str | None = None  # parts categories given as one text; None: "|", in CSV only
 
     def __post_init__(self) -> None:
+        _require(self.list_separator != "", "[prepare] list_separator is empty; expected e.g. '|'")
         for name in ("k_core", "brand_categories"):
             value = getattr(self, name)
             _require(
@@ -319,8 +321,9 @@ def _coerce(value: Any, expected: Any, where: str) -> Any:
         return float(value)
     if expected == tuple[str, ...] and isinstance(value, list):
         return tuple(_coerce(v, str, where) for v in value)
-    if expected == int | None:
-        expected = int if value is not None else type(None)
+    for kind in (int, str):
+        if expected == kind | None:
+            expected = kind if value is not None else type(None)
     matches = type(value) is expected or (expected == tuple[str, ...] and type(value) is tuple)
     name = getattr(expected, "__name__", str(expected))
     _require(matches, f"{where} = {value!r}; expected a value of type {name}")

@@ -36,6 +36,7 @@ def fit(
     from mmsr.training.allocator import keep_freed_memory
     from mmsr.training.config import load_recipe
     from mmsr.training.distributed import joined
+    from mmsr.training.features.store import naming_recipe
     from mmsr.training.run import start_run
 
     keep_freed_memory()
@@ -44,7 +45,7 @@ def fit(
         recipe = replace(recipe, fit=replace(recipe.fit, epochs=epochs))
     if seed is not None:
         recipe = replace(recipe, fit=replace(recipe.fit, seed=seed))
-    with joined() as ranks:
+    with joined() as ranks, naming_recipe(config):
         _train(start_run(recipe, data, out, resume, init_from), out, ranks)
 
 

@@ -21,6 +21,9 @@ def nightly(
     work: Annotated[
         Path, typer.Option(help="where everything is kept from night to night", metavar="DIR")
     ],
+    image_root: Annotated[
+        Path | None, typer.Option(help="where image paths start, if not at SRC", metavar="DIR")
+    ] = None,
     warm: Annotated[
         bool, typer.Option("--warm", help="begin with the weights of the night before")
     ] = False,
@@ -61,6 +64,7 @@ def nightly(
         night = Night(
             recipe=recipe,
             source=source,
+            image_root=image_root,
             work=place,
             previous=records[-1] if records else None,
             warm=warm,

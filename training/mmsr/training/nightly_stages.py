@@ -49,6 +49,7 @@ class Night:
 
     recipe: Recipe
     source: Path
+    image_root: Path | None = None  # where image paths start; None: at the source
     work: Work
     previous: NightRecord | None  # the newest night that was finished
     warm: bool
@@ -68,7 +69,7 @@ class Stage:
 
 def prepare_stage(night: Night) -> Stage:
     """From the shop's two files; also from how features are made, which lie with the data."""
-    sources = find_sources(night.source)
+    sources = find_sources(night.source, image_root=night.image_root)
     settings = table_settings(night.source, sources, night.recipe.prepare)
     stamp = {
         "items": sha256_file(sources.items),

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from support.small_bert import small_text_encoder
 
 from mmsr.training.dataset import ITEM_SCHEMA, DataInfo, Dataset, open_dataset, save_info
 from mmsr.training.features.config import FeaturesConfig
@@ -62,13 +63,20 @@ def draw(tmp_path: Path) -> Draw:
     return write
 
 
+@pytest.fixture(scope="session")
+def small_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text encoder that is loaded at once; test_text_encoder tests MiniLM itself."""
+    return small_text_encoder(tmp_path_factory.mktemp("small-bert"))
+
+
 @pytest.fixture
-def tiny() -> FeaturesConfig:
-    """An encoder that answers at once."""
+def tiny(small_bert: Path) -> FeaturesConfig:
+    """Encoders that answer at once."""
     return FeaturesConfig(
         image_encoder="squeezenet1_1",
         image_size=32,
         random_weights=True,
+        text_encoder=str(small_bert),
         image_batch=4,
         workers=1,
         max_tokens=16,

@@ -107,6 +107,25 @@ def test_a_damaged_shard_counts_as_unknown_and_is_removed(tmp_path: Path) -> Non
     assert [p.name for p in tmp_path.iterdir()] == ["shard-000002.npy"]
 
 
+def test_only_what_is_used_is_kept_and_other_links_keep_the_rest(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    other.mkdir()
+    for start in (0, 10, 20):
+        cache = FeatureCache(mine, DIM)
+        fill(cache, range(start, start + 10))
+        cache.flush()
+    for path in mine.iterdir():
+        os.link(path, other / path.name)
+    untouched = (mine / "shard-000000.npy").stat().st_ino
+    used = [*range(10), 13, 17]  # all of the first shard, some of the second, none of the third
+    cache.keep_only(np.unique(np.array([key(number) for number in used], "S32")))
+    assert content(cache) == {key(number).rstrip(b"\0"): number for number in used}
+    assert sorted(p.name for p in mine.iterdir()) == ["shard-000000.npy", "shard-000001.npy"]
+    assert (mine / "shard-000000.npy").stat().st_ino == untouched
+    assert len(content(FeatureCache(other, DIM))) == 30
+
+
 ENDLESS_WRITER = """
 import hashlib, itertools, sys
 from pathlib import Path

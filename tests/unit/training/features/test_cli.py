@@ -87,7 +87,7 @@ def test_every_setting_has_a_flag_of_its_name() -> None:
     text = run("--help").output
     flags = set(re.findall(r"--[a-z-]+", text))
     expected = {"--" + name.replace("_", "-") for name in vars(FeaturesConfig())}
-    assert flags == expected | {"--config", "--no-random-weights", "--help"}
+    assert flags == expected | {"--config", "--no-random-weights", "--prune-cache", "--help"}
 
 
 HELP = """

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -215,3 +216,27 @@ def test_texts_are_composed_of_the_fields_asked_for(
     assert counts(extract_features(dataset, tiny).text) == (2, 2, 0, 0)
     fewer = replace(tiny, text_fields=("title",))
     assert counts(extract_features(dataset, fewer).text) == (2, 1, 0, 0)
+
+
+def test_the_cache_is_pruned_to_what_the_items_use(
+    make_shop: MakeShop, draw: Draw, tiny: FeaturesConfig
+) -> None:
+    for seed in range(3):
+        draw(f"{seed}.png", seed)
+    rows = [{"image": f"{seed}.png"} for seed in range(3)]
+    assert extract_features(make_shop(rows), tiny).freed_bytes is None
+    fewer = make_shop(rows[:2], content_hash="hash-2")
+    cache = features_folder(fewer) / "cache"
+    (shard,) = cache.glob("*/shard-*.npy")
+    three_bytes = shard.stat().st_size
+    shutil.copytree(shard.parent, cache / "of-another-encoder")
+    report = extract_features(fewer, tiny, prune=True)
+    assert counts(report.image) == (2, 0, 2, 0)
+    assert list(cache.glob("*/")) == [shard.parent]
+    assert len(np.load(shard)) == 2
+    assert report.freed_bytes == 2 * three_bytes - shard.stat().st_size
+    # Pictures that are away for now are dear to encode again.
+    for seed in range(3):
+        (fewer.image_root / f"{seed}.png").unlink()
+    assert extract_features(fewer, tiny, prune=True).freed_bytes is None
+    assert shard.exists()

@@ -1,14 +1,16 @@
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.config import FeaturesError
-from mmsr.training.features.store import open_features
+from mmsr.training.features.store import NoFeaturesError, naming_recipe, open_features
 
 
 @pytest.fixture
@@ -81,3 +83,11 @@ print(open_features(open_dataset(Path(sys.argv[1]))).image.dim)
 def test_reading_needs_no_torch(dataset: Dataset) -> None:
     command = [sys.executable, "-c", READER, str(dataset.folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "3\n"
+
+
+def test_the_command_names_the_recipe_and_can_be_pasted(tmp_path: Path) -> None:
+    data, recipe = tmp_path / "my shop", tmp_path / "a recipe.toml"
+    with pytest.raises(NoFeaturesError) as caught, naming_recipe(recipe):
+        raise NoFeaturesError("no features", data)
+    command = str(caught.value).removeprefix("no features; run: ")
+    assert shlex.split(command) == ["mmsr-train", "features", str(data), "--config", str(recipe)]

@@ -6,8 +6,10 @@ import pytest
 from support.source_files import items_of, log_of, write_lines
 from typer.testing import CliRunner
 
+from mmsr.training.config import ConfigError
 from mmsr.training.dataset import DataError, open_dataset
 from mmsr.training.prepare.cli import app
+from mmsr.training.prepare.items import UNSPLIT
 
 TOY = ["--items", "30", "--users", "12", "--interactions", "60", "--image-size", "16"]
 
@@ -67,6 +69,32 @@ def test_table_does_what_the_recipe_says_unless_told_otherwise(
     assert open_dataset(tmp_path / "one").info.categories == ["brand: Acme"]
     run("table", source, tmp_path / "two", "--config", recipe, "--brand-categories", "2")
     assert open_dataset(tmp_path / "two").info.categories == []
+
+
+def test_categories_in_one_text_are_told_and_split_when_asked_for(
+    source: Path, tmp_path: Path
+) -> None:
+    shop = ['{"item_id": "a", "categories": "Action|Comedy"}', '{"item_id": "b"}']
+    (source / "items.jsonl").write_text("\n".join(shop))
+    printed = run("table", source, tmp_path / "one")
+    assert open_dataset(tmp_path / "one").info.categories == ["Action|Comedy"]
+    problem = UNSPLIT.format("|")
+    assert "to split it: --list-separator '|'" in printed
+    report = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert report["items"]["notes"] == {problem: 1}
+    run("table", source, tmp_path / "two", "--list-separator", "|")
+    assert open_dataset(tmp_path / "two").info.categories == ["Action", "Comedy"]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('[prepare]\nlist_separator = ";"\n')
+    run("table", source, tmp_path / "three", "--config", recipe)
+    assert open_dataset(tmp_path / "three").info.categories == ["Action|Comedy"]
+    report = json.loads((tmp_path / "three" / "report.json").read_text())
+    assert report["items"]["notes"] == {}  # the user has said what parts a text
+
+
+def test_an_empty_separator_is_refused(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="list_separator is empty"):
+        run("table", source, tmp_path / "out", "--list-separator", "")
 
 
 def test_table_refuses_then_replaces(source: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mmsr.training.prepare.values import (
     parse_time,
     read_ids,
     read_times,
+    unsplit_separator,
 )
 
 NOON_S = 1_704_196_800.0  # 2024-01-02T12:00:00Z
@@ -112,6 +113,22 @@ def test_texts(value: object, expected: tuple[str | None, bool]) -> None:
 )
 def test_categories(value: object, separator: str | None, expected: tuple[Any, bool]) -> None:
     assert clean_categories(value, separator) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Action|Comedy", "|"),
+        ("Home, Kitchen; Beds", ";"),
+        ("Home, Kitchen", ","),
+        ("Comedy", None),
+        (["Home, Kitchen"], None),
+        (None, None),
+    ],
+)
+def test_a_text_that_looks_like_a_list_is_known(value: object, expected: str | None) -> None:
+    names, _ = clean_categories(value, None)
+    assert unsplit_separator(value, names) == expected
 
 
 def test_types_that_a_column_may_have() -> None:

@@ -39,15 +39,9 @@ class FeatureCache:
     def shards(self) -> Iterator[npt.NDArray[Any]]:
         """Yield the shards' records; a damaged shard is removed, its contents count as unknown."""
         for path in self._paths():
-            try:
-                records = np.load(path, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError, EOFError):
-                path.unlink()
-                continue
-            if records.dtype == self._dtype and records.ndim == 1:
+            records = self._open(path)
+            if records is not None:
                 yield records
-            else:
-                path.unlink()
 
     def keys(self) -> Keys:
         """Return every key on disk, sorted, [U]."""
@@ -72,15 +66,40 @@ class FeatureCache:
             return
         paths = self._paths()
         number = int(paths[-1].stem.partition("-")[2]) + 1 if paths else 0
-        with (
-            atomic_path(self.folder / f"shard-{number:06d}.npy") as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.save(file, self._records[: self._count], allow_pickle=False)
+        _write(self.folder / f"shard-{number:06d}.npy", self._records[: self._count])
         self._count = 0
+
+    def keep_only(self, sorted_keys: Keys) -> None:
+        """Remove the records under other keys; a shard's other links keep what it was."""
+        for path in self._paths():
+            records = self._open(path)
+            if records is None:
+                continue
+            kept = contains(sorted_keys, records["key"])
+            if not kept.any():
+                path.unlink()
+            elif not kept.all():
+                _write(path, records[kept])
+
+    def _open(self, path: Path) -> npt.NDArray[Any] | None:
+        """Map a shard; a damaged one is removed, and None."""
+        try:
+            records: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            path.unlink()
+            return None
+        if records.dtype == self._dtype and records.ndim == 1:
+            return records
+        path.unlink()
+        return None
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("shard-*.npy"))
+
+
+def _write(path: Path, records: npt.NDArray[Any]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, records, allow_pickle=False)
 
 
 def contains(sorted_keys: Keys, keys: Keys) -> npt.NDArray[np.bool_]:

@@ -4,11 +4,13 @@ image.npy, text.npy              float32 [N, D]; row i is item row i + 1, zeros 
 image_present.npy, text_…        bool [N]
 features.json                    encoders and sizes; written last, so its presence says: complete
 report.json, rejected.jsonl      counts, and every image that could not be used
-cache/                           features by content; safe to delete, dear to make again
+cache/                           features by content; safe to delete, dear to make again; only
+                                 `prune` takes out what is not used any more
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 
@@ -17,15 +19,18 @@ from mmsr.training.dataset import Dataset
 from mmsr.training.features.config import FeaturesConfig, FeaturesError
 from mmsr.training.features.images import image_stage
 from mmsr.training.features.modality import write_modality
+from mmsr.training.features.prune import may_prune, prune_cache
 from mmsr.training.features.report import FeaturesReport
 from mmsr.training.features.store import FEATURES_FILE, FEATURES_FORMAT, features_folder
 from mmsr.training.features.texts import text_stage
 
 
 def extract_features(
-    dataset: Dataset, config: FeaturesConfig, *, show_progress: bool = False
+    dataset: Dataset, config: FeaturesConfig, *, show_progress: bool = False, prune: bool = False
 ) -> FeaturesReport:
     """Encode what is not in the cache, then write the matrices of all items.
+
+    With `prune`, features that no item has now leave the cache.
 
     An image that cannot be used is reported and counts as missing. Raises `FeaturesError` when
     an encoder cannot be had; what was encoded until then, or until a kill, stays in the cache.
@@ -50,6 +55,9 @@ def extract_features(
             "text": text,
         }
         write_json(folder / FEATURES_FILE, description)
+        if prune and may_prune(image_found):
+            used = [found.result for found in (image_found, text_found) if found.result]
+            report = replace(report, freed_bytes=prune_cache(cache, used))
     return report
 
 

@@ -4,8 +4,9 @@ import http.client
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def random_weights(encoder: str, size: int, seed: int) -> ImageWeights:
 def hub_weights(encoder: str, name: str) -> ImageWeights:
     """Take torchvision's own weights from its cache on this machine, or download them."""
     try:
-        with _network_timeout():
+        # Without a network torch still says "Downloading"; when there is one, its bar shows it.
+        with _network_timeout(), redirect_stdout(StringIO()):
             model = models.get_model(encoder, weights=name)
     # RuntimeError: the download's hash is wrong, or an interrupted file lies in the cache.
     except (OSError, http.client.HTTPException, RuntimeError) as error:

@@ -49,6 +49,7 @@ class FeaturesReport:
 
     image: ModalityReport
     text: ModalityReport
+    freed_bytes: int | None = None  # of the cache; None: it was not pruned
 
     def save(self, folder: Path) -> None:
         """Write `report.json` and, a line for each rejected item, `rejected.jsonl`."""

@@ -1,5 +1,8 @@
 """Reads finished features. Knows nothing of how they are made and never imports torch."""
 
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,27 @@ from mmsr.training.features.config import FeaturesError
 
 FEATURES_FORMAT = 1
 FEATURES_FILE = "features.json"
+
+
+class NoFeaturesError(FeaturesError):
+    """There are no features that can be used; says with which command they are made."""
+
+    def __init__(self, reason: str, data: Path, recipe: Path | None = None) -> None:
+        command = ["mmsr-train", "features", str(data)]
+        if recipe is not None:
+            command += ["--config", str(recipe)]
+        super().__init__(f"{reason}; run: {shlex.join(command)}")
+        self.reason = reason
+        self.data = data
+
+
+@contextmanager
+def naming_recipe(recipe: Path) -> Iterator[None]:
+    """Let the command in a `NoFeaturesError` name the recipe whose features are missing."""
+    try:
+        yield
+    except NoFeaturesError as error:
+        raise NoFeaturesError(error.reason, error.data, recipe) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +66,18 @@ def features_folder(dataset: Dataset) -> Path:
 def open_features(dataset: Dataset) -> Features:
     """Open the features of `dataset`.
 
-    Raises `FeaturesError` with the command to run when there are none, when they were made from
+    Raises `NoFeaturesError` with the command to run when there are none, when they were made from
     other data or by another release, and when they are damaged.
     """
     folder = features_folder(dataset)
-    command = f"run: mmsr-train features {dataset.folder}"
     path = folder / FEATURES_FILE
     if not path.is_file():
-        raise FeaturesError(f"{dataset.folder} has no features (no {path}); {command}")
+        raise NoFeaturesError(f"{dataset.folder} has no features (no {path})", dataset.folder)
     raw = read_json(path, "a description of features")
     if not isinstance(raw, dict) or raw.get("format") != FEATURES_FORMAT:
-        raise FeaturesError(f"{path} is not of format {FEATURES_FORMAT}; {command}")
+        raise NoFeaturesError(f"{path} is not of format {FEATURES_FORMAT}", dataset.folder)
     if raw.get("data_hash") != dataset.info.content_hash:
-        raise FeaturesError(f"{path}: the data have changed since; {command}")
+        raise NoFeaturesError(f"{path}: the data have changed since", dataset.folder)
     try:
         return Features(
             image=_open(folder, "image", raw["image"], dataset.info.items),
@@ -62,7 +85,7 @@ def open_features(dataset: Dataset) -> Features:
             settings=raw["settings"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FeaturesError(f"{folder} is damaged ({error}); {command}") from None
+        raise NoFeaturesError(f"{folder} is damaged ({error})", dataset.folder) from None
 
 
 def _open(folder: Path, name: str, raw: Any, items: int) -> ModalityFeatures | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,12 @@ BrandCategories = Annotated[
     int | None,
     typer.Option(
         "--brand-categories", help="brands of at least N items are categories too", metavar="N"
+    ),
+]
+ListSeparator = Annotated[
+    str | None,
+    typer.Option(
+        "--list-separator", help="between categories given as one text; in CSV '|'", metavar="TEXT"
     ),
 ]
 EditionName = Annotated[
@@ -57,6 +63,7 @@ def table(
     ] = None,
     k_core: KCore = None,
     brand_categories: BrandCategories = None,
+    list_separator: ListSeparator = None,
     config: Annotated[
         Path | None, typer.Option(help="recipe; its prepare table holds unless told otherwise")
     ] = None,
@@ -66,7 +73,8 @@ def table(
 
     Interactions: user_id, item_id, timestamp (seconds or ISO 8601 dates).
     Items: item_id and any of title, description, brand, categories, image.
-    Categories are a list (in CSV: names with '|' between), images are paths.
+    Categories are a list, or one text with --list-separator between the
+    names (in CSV '|' unless told otherwise); images are paths.
 
     Rows that break a rule are left out, counted in OUT/report.json and
     listed in OUT/rejected.jsonl. Interactions of a user at the same time
@@ -80,7 +88,11 @@ def table(
 
     sources = find_sources(src, items, interactions, image_root)
     chosen = PrepareConfig() if config is None else load_recipe(config).prepare
-    told = {"k_core": k_core, "brand_categories": brand_categories}
+    told: dict[str, Any] = {
+        "k_core": k_core,
+        "brand_categories": brand_categories,
+        "list_separator": list_separator,
+    }
     chosen = replace(chosen, **{k: v for k, v in told.items() if v is not None})
     settings = table_settings(src, sources, chosen)
     refuse_overlap(out, [sources.items, sources.interactions, sources.image_root])

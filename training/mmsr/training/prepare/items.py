@@ -17,11 +17,18 @@ from mmsr.training.prepare.checks import count_rows, id_problems, reject_problem
 from mmsr.training.prepare.images import ImageChecker
 from mmsr.training.prepare.ledger import TableLedger
 from mmsr.training.prepare.progress import Progress
-from mmsr.training.prepare.values import clean_categories, clean_text, id_text, read_ids
+from mmsr.training.prepare.values import (
+    clean_categories,
+    clean_text,
+    id_text,
+    read_ids,
+    unsplit_separator,
+)
 
 TEXTS = ("title", "description", "brand")
 COLUMNS = Columns(required=("item_id",), optional=(*TEXTS, "categories", "image"))
 DUPLICATE = "duplicate item id"
+UNSPLIT = "categories are one text, taken as one category; to split it: --list-separator '{}'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +45,16 @@ class Catalogue:
 class ItemCleaner:
     """Cleans block after block; the first item of an id stays."""
 
-    def __init__(self, reader: Reader, images: ImageChecker, ledger: TableLedger) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        images: ImageChecker,
+        ledger: TableLedger,
+        list_separator: str | None = None,  # None: the form of the file has one or none
+    ) -> None:
         self.reader = reader
+        self.list_separator = list_separator or reader.list_separator
+        self.told_separator = list_separator is not None
         self.images = images
         self.ledger = ledger
         self.seen: set[str] = set()
@@ -99,12 +114,19 @@ class ItemCleaner:
         values = block.values("categories")
         lists = []
         for i in kept:
-            names, readable = clean_categories(values[i], self.reader.list_separator)
+            names, readable = clean_categories(values[i], self.list_separator)
             lists.append(names)
-            if not readable:
-                shown = str(values[i])
-                self.ledger.note("categories are no list of texts", [block.row_R[i]], [shown])
+            if problem := self._categories_problem(values[i], names, readable):
+                self.ledger.note(problem, [block.row_R[i]], [str(values[i])])
         return pa.array(lists, pa.list_(pa.string()))
+
+    def _categories_problem(self, value: object, names: list[str], readable: bool) -> str | None:
+        if not readable:
+            return "categories are no list of texts"
+        if self.told_separator:
+            return None
+        separator = unsplit_separator(value, names)
+        return None if separator is None else UNSPLIT.format(separator)
 
     def _images(self, block: Block, kept: list[int]) -> Any:
         values = block.values("image")

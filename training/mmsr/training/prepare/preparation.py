@@ -37,6 +37,7 @@ class TableSettings:
     image_root: str  # as data.json says it: absolute, or relative to the prepared folder
     k_core: int | None = None  # interactions that every user and item must have
     brand_items: int | None = None  # a brand of so many items is a category, too
+    list_separator: str | None = None  # parts categories given as one text; None: as the reader
 
     def __post_init__(self) -> None:
         if self.brand_items is not None and self.brand_items < 1:
@@ -68,7 +69,7 @@ class Preparation:
     def clean_items(self, reader: Reader, image_root: Path) -> Catalogue:
         """Read the items; `DataError` if none is good."""
         with image_checker(image_root) as images:
-            cleaner = ItemCleaner(reader, images, self.ledger.items)
+            cleaner = ItemCleaner(reader, images, self.ledger.items, self.settings.list_separator)
             catalogue = cleaner.clean(self.spool, self.progress)
         self._require(len(catalogue), "items")
         return catalogue

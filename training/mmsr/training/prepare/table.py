@@ -22,6 +22,7 @@ def table_settings(source: Path, sources: Sources, config: PrepareConfig) -> Tab
         image_root=str(sources.image_root),
         k_core=config.k_core,
         brand_items=config.brand_categories,
+        list_separator=config.list_separator,
     )
 
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 Column = Any  # pa.Array (the package carries no types) or list[object]
 
 TICKS_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+USUAL_SEPARATORS = "|;,"  # the first that a text holds is the likeliest
 EXACT_INTEGERS = 2.0**53  # a float64 below it that is whole is exactly that whole number
 
 
@@ -112,7 +113,7 @@ def clean_text(value: object) -> tuple[str | None, bool]:
 def clean_categories(value: object, separator: str | None) -> tuple[list[str], bool]:
     """Return distinct non-empty names in their order, and whether the value could be read.
 
-    A plain text is one category, or several where the form of the file has a `separator`.
+    A plain text is one category, or several where there is a `separator`.
     """
     if value is None:
         return [], True
@@ -122,6 +123,13 @@ def clean_categories(value: object, separator: str | None) -> tuple[list[str], b
         return [], False
     names = (name.strip() for name in value if name is not None)
     return list(dict.fromkeys(name for name in names if name)), True
+
+
+def unsplit_separator(value: object, names: list[str]) -> str | None:
+    """Return the separator that a text seems to hold that became one category, else None."""
+    if not isinstance(value, str) or len(names) != 1:
+        return None
+    return next((separator for separator in USUAL_SEPARATORS if separator in names[0]), None)
 
 
 def _is_text(kind: Any) -> bool:
