@@ -124,4 +124,11 @@ def test_the_gate_on_a_bundle_of_random_weights(tmp_path: Path) -> None:
     assert report.buckets.keys() == {"1", "2", "4", "8"}
     assert report.subsets.keys() == {"no text", "ids only", "content only"}
     assert report.stored.table_rows == run.info.items + 1
-    assert report.stored.initializers.keys() == {"sequence", "item"}
+    assert report.stored.initializers.keys() == {"sequence", "explain", "item"}
+    assert report.explain is not None
+    assert report.explain.users == report.held_out.users
+    assert report.explain.left_out.keys() == {"nothing", "id", "position", "text"}
+    assert all(
+        found.largest_change > 0 or source == "nothing"
+        for source, found in report.explain.left_out.items()
+    )

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_item, convert_sequence
+from mmsr.export.explain_graph import convert_explain
 from mmsr.export.folding import RowFolder, decide
 from mmsr.export.onnx_file import ExportError, Port, convert, describe
 from mmsr.training.config import SOURCES, ModelConfig
+from mmsr.training.explain.sources import read_without, sources_of
 from mmsr.training.items import ItemContent, ModalityEncoder
 from mmsr.training.model import SequentialRecommender
 
@@ -151,6 +153,65 @@ def test_padding_rows_of_the_table_never_touch_an_answer(
     padded = sequence.run(batch)["scores"]
     alone = sequence.run({**batch, "history": np.array([[3, 4]])})["scores"]
     np.testing.assert_allclose(padded, alone, atol=ATOL, rtol=RTOL)
+
+
+@pytest.fixture(scope="module")
+def explain(
+    model: SequentialRecommender,
+    tables: tuple[Tensor, Tensor],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Runner]:
+    path = tmp_path_factory.mktemp("graph") / "explain.onnx"
+    runner = open_onnx(path, convert_explain(model, path, folded=is_foldable(model)), threads=1)
+    runner.bind("item_inputs", inputs_of(model, tables[0]).numpy())
+    runner.bind("item_outputs", tables[1].numpy())
+    yield runner
+    runner.close()
+
+
+@pytest.mark.parametrize(("batch", "length", "candidates"), [(1, 1, 1), (7, 5, 3), (2, 12, 50)])
+def test_explain_graph_leaves_each_source_out_as_the_model_does(
+    explain: Runner,
+    model: SequentialRecommender,
+    tables: tuple[Tensor, Tensor],
+    batch: int,
+    length: int,
+    candidates: int,
+) -> None:
+    random = np.random.default_rng(length)
+    length_B = random.integers(1, length + 1, batch)
+    history = np.where(
+        np.arange(length) < length_B[:, None], random.integers(1, ITEMS + 1, (batch, length)), 0
+    )
+    rows = random.integers(1, ITEMS + 1, (batch, candidates))
+    for source in (None, *sources_of(model)):
+        on = np.array([name != source for name in sources_of(model)], np.float32)
+        asked = {"history": history, "length": length_B, "candidates": rows}
+        found = explain.run({**asked, "switches": np.tile(on, (batch, 1))})
+        state, attention = read_without(
+            model, tables[0], torch.from_numpy(history), torch.from_numpy(length_B), source
+        )
+        wanted = np.einsum("bd,bmd->bm", state.numpy(), tables[1].numpy()[rows])
+        np.testing.assert_allclose(found["scores"], wanted, atol=ATOL, rtol=RTOL)
+        np.testing.assert_allclose(found["attention"], attention, atol=ATOL)
+
+
+def test_explain_graph_scores_as_the_sequence_graph_does(explain: Runner, sequence: Runner) -> None:
+    asked = {"history": np.array([[3, 4, 9, 0], [2, 7, 7, 1]]), "length": np.array([3, 4])}
+    best = sequence.run(
+        {
+            **asked,
+            "excluded": np.zeros((2, 1), np.int64),
+            "bias": np.zeros((1, CAPACITY), np.float32),
+            "bias_row": np.zeros(2, np.int64),
+            "k": np.array([10]),
+        }
+    )
+    [switches] = [tensor.shape[1] for tensor in explain.spec.inputs if tensor.name == "switches"]
+    assert isinstance(switches, int)
+    on = np.ones((2, switches), np.float32)
+    found = explain.run({**asked, "candidates": best["rows"], "switches": on})
+    np.testing.assert_allclose(found["scores"], best["scores"], atol=ATOL, rtol=RTOL)
 
 
 def test_item_graph_gives_the_rows_of_the_table(

@@ -16,6 +16,7 @@ from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.repository import Repository
 from mmsr.export.build import Plan, Stages, prove_bundle
 from mmsr.export.folding import RowFolder
+from mmsr.export.gate import ParityError
 from mmsr.export.repo_cli import verify
 from mmsr.export.tables import item_rows
 from mmsr.training.checkpoint import folder_name, load_tensors, load_weights
@@ -142,6 +143,28 @@ def test_a_wrong_conversion_is_caught_by_its_answers(
     """No hash tells: the conversion itself is what went wrong."""
     fault = in_graphs(names, change)
     assert not survivors(exported, fault, tmp_path, as_converted=True)
+
+
+def test_only_encoders_that_read_the_same_are_not_measured_again(
+    exported: Exported, tmp_path: Path
+) -> None:
+    """What an earlier bundle has measured says nothing of another graph or tokenizer."""
+    repository = publish(exported.run, exported.good, tmp_path / "repository")
+    [bundle_id] = repository.ids()
+    assert repository.manifest(bundle_id).parity["image_measured_in"] is None
+    publish(exported.run, exported.good, repository.root)
+    again = repository.manifest(bundle_id).parity
+    assert again["image_measured_in"] == again["text_measured_in"] == bundle_id
+    for name, change in (
+        ("image_encoder.onnx", faults.exchange_colours),
+        ("text_encoder.onnx", faults.drop_a_normalisation),
+    ):
+        folder = linked_copy(exported.good, tmp_path / name)
+        in_graphs((name,), change)(folder, np.random.default_rng(0))
+        seal(folder, as_converted=True)
+        with pytest.raises(ParityError, match=name):
+            publish(exported.run, folder, repository.root)
+    assert repository.ids() == [bundle_id]
 
 
 def any_weight(folder: Path, random: np.random.Generator) -> str:

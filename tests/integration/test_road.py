@@ -76,7 +76,7 @@ def test_metrics_have_documented_keys(road: Road) -> None:
 
 def test_the_bundle_is_complete_and_proven(bundle: Path) -> None:
     manifest = load_manifest(bundle)
-    assert set(manifest.graphs) == {"sequence", "item", "image_encoder", "text_encoder"}
+    assert set(manifest.graphs) == {"sequence", "explain", "item", "image_encoder", "text_encoder"}
     names = {"tokenizer.json", "catalogue.parquet", "probe.npz", "tables/ids.npy"}
     assert names <= set(manifest.files)
     assert manifest.parity["sequence"]["overlap"] == 1.0

@@ -32,6 +32,7 @@ from mmsr.export.convert import (
     convert_sequence,
     convert_text_encoder,
 )
+from mmsr.export.explain_graph import convert_explain
 from mmsr.export.folding import RowLayout
 from mmsr.export.onnx_file import describe
 from mmsr.export.precision import SEQUENCE_HALF_INPUTS, write_half
@@ -54,7 +55,7 @@ SIZES = TableSizes(items=50, capacity=61, input_width=RowLayout(CONFIG).columns,
 BUCKETS = Buckets(sequence=(1, 8), image=(2,), text=(2,))
 HALF_COSINE = 0.9999  # of an encoder's fp16 with its fp32 features; measured 0.999999
 HALF_ERROR = 2e-3  # of the largest value; measured 6e-4
-GRAPHS = ("sequence", "item", "image_encoder", "text_encoder")
+GRAPHS = ("sequence", "explain", "item", "image_encoder", "text_encoder")
 Batch = dict[str, Any]
 
 
@@ -76,8 +77,8 @@ def write_graph(name: str, path: Path) -> GraphSpec:
     model = SequentialRecommender(CONFIG, SIZES.items, WIDTHS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    convert = convert_sequence if name == "sequence" else convert_item
-    return convert(model, path, folded=True)
+    converters = {"sequence": convert_sequence, "explain": convert_explain, "item": convert_item}
+    return converters[name](model, path, folded=True)
 
 
 @pytest.fixture(scope="module")
@@ -158,16 +159,26 @@ def batch_of(name: str) -> Batch:
             content[modality] = random.normal(size=(3, width)).astype(np.float32)
             content[f"{modality}_present"] = np.array([True, False, True])
         return content
-    return {
+    tables: Batch = {
+        # As trained rows are: queries hold the attention's scale already.
+        "item_inputs": random.normal(scale=0.3, size=(61, SIZES.input_width)).astype(np.float32),
+        "item_outputs": random.normal(size=(61, 16)).astype(np.float32),
+    }
+    asked: Batch = {
         "history": random.integers(1, 51, (4, 12)),
         "length": np.array([12, 1, 5, 7]),
+    }
+    if name == "explain":
+        switches = np.ones((4, 5), np.float32)
+        switches[[1, 2, 3], [0, 3, 4]] = 0.0
+        return asked | tables | {"candidates": random.integers(1, 51, (4, 7)), "switches": switches}
+    return {
+        **asked,
+        **tables,
         "excluded": random.integers(0, 51, (4, 3)),
         "bias": np.zeros((1, 61), np.float32),
         "bias_row": np.zeros(4, np.int64),
         "k": np.array([20]),
-        # As trained rows are: queries hold the attention's scale already.
-        "item_inputs": random.normal(scale=0.3, size=(61, SIZES.input_width)).astype(np.float32),
-        "item_outputs": random.normal(size=(61, 16)).astype(np.float32),
     }
 
 

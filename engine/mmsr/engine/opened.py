@@ -5,7 +5,8 @@ Knows files, sizes and types; computes nothing.
 
 # C rows of the item tables, N items (rows 1 to N), W input columns, D output columns
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
 from mmsr.engine.config import Limits
 from mmsr.engine.probe_set import PROBE
+from mmsr.engine.quantise import CODES, SCALES
 
 ITEM_INPUTS = "tables/item_inputs.npy"
 ITEM_OUTPUTS = "tables/item_outputs.npy"
@@ -32,7 +34,22 @@ SEQUENCE_INPUTS = {
     "item_inputs": ("float32", 2),  # [C, W]
     "item_outputs": ("float32", 2),  # [C, D]
 }
+# Of a graph in half precision these may be float16; the bundle's tables stay float32.
+HALF_INPUTS = ("bias", "item_inputs", "item_outputs")
+# And what a graph reads that chooses candidates by 8-bit codes; see `quantise`.
+CODE_INPUTS = {CODES: ("int8", 2), SCALES: ("float32", 1)}  # [D, C], [C]
+CODE_FILES = {name: f"tables/{name}.npy" for name in CODE_INPUTS}
 SEQUENCE_OUTPUTS = {"rows": ("int64", 2), "scores": ("float32", 2)}  # [B, K], best first
+# The same of the explain graph, which older bundles do not have.
+EXPLAIN_INPUTS = {
+    "history": ("int64", 2),  # [B, L] as above
+    "length": ("int64", 1),  # [B]
+    "candidates": ("int64", 2),  # [B, M] rows that are scored
+    "switches": ("float32", 2),  # [B, S] 1: the source is on, 0: left out
+    "item_inputs": ("float32", 2),  # [C, W]
+    "item_outputs": ("float32", 2),  # [C, D]
+}
+EXPLAIN_OUTPUTS = {"scores": ("float32", 2), "attention": ("float32", 2)}  # [B, M], [B, L]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +61,8 @@ class OpenedBundle:
     catalogue: Catalogue
     item_inputs_CW: npt.NDArray[np.float32]
     item_outputs_CD: npt.NDArray[np.float32]
+    # item_codes int8 [D, C], item_scales float32 [C]; empty unless the sequence graph reads them
+    codes: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @property
     def sequence_spec(self) -> GraphSpec:
@@ -54,6 +73,16 @@ class OpenedBundle:
     def sequence_path(self) -> Path:
         """Where that graph lies."""
         return self.folder / self.sequence_spec.file
+
+    @property
+    def explain_spec(self) -> GraphSpec | None:
+        """The graph that explains; None in bundles that were exported without it."""
+        return self.manifest.graphs.get("explain")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The sources of the attention in the order of the explain graph's switches."""
+        return sources_of(self.manifest)
 
 
 def open_bundle(folder: Path) -> OpenedBundle:
@@ -70,6 +99,7 @@ def open_bundle(folder: Path) -> OpenedBundle:
         catalogue=catalogue,
         item_inputs_CW=_open_table(folder / ITEM_INPUTS, (sizes.capacity, sizes.input_width)),
         item_outputs_CD=_open_table(folder / ITEM_OUTPUTS, (sizes.capacity, sizes.output_width)),
+        codes=_open_codes(folder, manifest),
     )
 
 
@@ -77,11 +107,14 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
     if "sequence" not in manifest.graphs:
         _refuse(folder, f"the manifest has no graph 'sequence', only {sorted(manifest.graphs)}")
     sequence = manifest.graphs["sequence"]
-    for name in (sequence.file, ITEM_INPUTS, ITEM_OUTPUTS, CATALOGUE, PROBE):
+    codes = CODE_FILES.values() if has_codes(sequence) else ()
+    for name in (sequence.file, ITEM_INPUTS, ITEM_OUTPUTS, CATALOGUE, PROBE, *codes):
         if name not in manifest.files:
             _refuse(folder / name, "not in the manifest")
-    _check_contract(folder / sequence.file, "input", sequence.inputs, SEQUENCE_INPUTS)
+    _check_contract(folder / sequence.file, "input", sequence.inputs, _sequence_inputs(sequence))
     _check_contract(folder / sequence.file, "output", sequence.outputs, SEQUENCE_OUTPUTS)
+    if "explain" in manifest.graphs:
+        _check_explain(folder, manifest)
     sizes = manifest.tables
     if not 1 <= sizes.items < sizes.capacity:
         _refuse(
@@ -91,6 +124,40 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
         )
     if manifest.max_length < 1:
         _refuse(folder, f"max_length {manifest.max_length}; expected at least 1")
+
+
+def has_codes(sequence: GraphSpec) -> bool:
+    """Tell whether the sequence graph chooses candidates by 8-bit codes."""
+    return any(tensor.name in CODE_INPUTS for tensor in sequence.inputs)
+
+
+def _sequence_inputs(sequence: GraphSpec) -> dict[str, tuple[str, int]]:
+    """Return the inputs that a sequence graph of this kind must have."""
+    expected = SEQUENCE_INPUTS | (CODE_INPUTS if has_codes(sequence) else {})
+    halves = {t.name for t in sequence.inputs if t.dtype == "float16" and t.name in HALF_INPUTS}
+    return expected | {name: ("float16", expected[name][1]) for name in halves}
+
+
+def _check_explain(folder: Path, manifest: Manifest) -> None:
+    explain = manifest.graphs["explain"]
+    path = folder / explain.file
+    if explain.file not in manifest.files:
+        _refuse(path, "not in the manifest")
+    _check_contract(path, "input", explain.inputs, EXPLAIN_INPUTS)
+    _check_contract(path, "output", explain.outputs, EXPLAIN_OUTPUTS)
+    [switches] = [tensor.shape[1] for tensor in explain.inputs if tensor.name == "switches"]
+    sources = sources_of(manifest)
+    if switches != len(sources):
+        _refuse(path, f"{switches} switches for the sources {', '.join(sources)}")
+
+
+def sources_of(manifest: Manifest) -> tuple[str, ...]:
+    """Return the sources of a model's attention in their order: the id first, then as trained.
+
+    The running state's own attention is called `id`, also where no ids were trained.
+    """
+    trained: Sequence[str] = manifest.model.get("sources", ())
+    return ("id", *(source for source in trained if source != "id"))
 
 
 def _check_contract(
@@ -115,13 +182,24 @@ def _check_catalogue(path: Path, catalogue: Catalogue, items: int) -> None:
             _refuse(path, f"item id {item_id[:40]!r}: expected 1 to {most} bytes")
 
 
-def _open_table(path: Path, shape: tuple[int, int]) -> npt.NDArray[Any]:
+def _open_codes(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]:
+    if not has_codes(manifest.graphs["sequence"]):
+        return {}
+    sizes = manifest.tables
+    shapes = {CODES: (sizes.output_width, sizes.capacity), SCALES: (sizes.capacity,)}
+    return {
+        name: _open_table(folder / file, shapes[name], CODE_INPUTS[name][0])
+        for name, file in CODE_FILES.items()
+    }
+
+
+def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
     try:
         table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
-    if table.shape != shape or table.dtype != np.float32 or not table.flags.c_contiguous:
-        _refuse(path, f"{table.dtype} {list(table.shape)}, the manifest says float32 {list(shape)}")
+    if table.shape != shape or table.dtype != np.dtype(dtype) or not table.flags.c_contiguous:
+        _refuse(path, f"{table.dtype} {list(table.shape)}, the manifest says {dtype} {list(shape)}")
     return table
 
 

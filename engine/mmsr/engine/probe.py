@@ -6,7 +6,7 @@ answers to compare with were stored at export.
 
 # P probe users, L longest probe history, K results compared, D output columns, C table rows
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +15,12 @@ import numpy.typing as npt
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.items import eligibility
 from mmsr.engine.model import SequenceModel, open_model
+from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
 from mmsr.engine.probe_answers import ask, count_right, distance, misordered, spread
 from mmsr.engine.probe_filters import FilterReport, probe_filters
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows, load_probe
 from mmsr.engine.runners.base import Runner
 
-# How far two fp32 computations of one score may lie apart, relative to max(1, largest score).
-# The project's definition of a right answer; measured errors are in each bundle's manifest.
-FP32_TOLERANCE = 1e-4
-FP32_OVERLAP = 1.0
-# NDCG that no tie explains: two sums of the same numbers.
-NDCG_TOLERANCE = 1e-9
 BATCH = 64  # users a call
 ALONE = 16  # users that are also computed one by one
 NDCG_AT = 10
@@ -36,6 +31,7 @@ class ProbeReport:
     """How near a runner's answers are to PyTorch's. Errors are relative to max(1, top score)."""
 
     runner: str
+    precision: str = FP32  # of the graph: says what is allowed
     users: int
     k: int
     overlap: float  # share of returned items that are right, ties within the tolerance allowed
@@ -51,29 +47,30 @@ class ProbeReport:
     misordered: int  # places that score higher than the place before
     filtered: FilterReport  # the same with exclusions, barred items and other k
 
-    def check(self, *, overlap: float = FP32_OVERLAP, tolerance: float = FP32_TOLERANCE) -> None:
-        """Raise `ProbeFailed`, which says what differs and by how much; defaults are fp32's."""
+    def check(self) -> None:
+        """Raise `ProbeFailed`, which says what differs and by how much."""
+        limits = limits_of(self.precision)
         problems = [
-            f"{what} {value:.6f}, at least {overlap:g} expected"
+            f"{what} {value:.6f}, at least {limits.overlap:g} expected"
             for what, value in (
                 (f"overlap@{self.k}", self.overlap),
                 ("overlap with filters", self.filtered.overlap),
             )
-            if not value >= overlap
+            if not value >= limits.overlap
         ]
         problems += [
             f"{what} {value:.3g}, at most {most:g} allowed"
             for what, value, most in (
-                ("score error", self.max_error, tolerance),
-                ("score error with filters", self.filtered.max_error, tolerance),
-                ("alone against batched", self.alone_error, tolerance),
-                ("padded against unpadded", self.padding_error, tolerance),
-                ("output table against PyTorch's scores", self.table_error, tolerance),
+                ("score error", self.max_error, limits.score_error),
+                ("score error with filters", self.filtered.max_error, limits.score_error),
+                ("alone against batched", self.alone_error, limits.form_error),
+                ("padded against unpadded", self.padding_error, limits.form_error),
+                ("output table against PyTorch's scores", self.table_error, FP32_TOLERANCE),
                 ("places out of order", self.misordered, 0),
                 ("places out of order with filters", self.filtered.misordered, 0),
-                (f"NDCG@{NDCG_AT} error", self.ndcg_error, NDCG_TOLERANCE),
+                (f"NDCG@{NDCG_AT} error", self.ndcg_error, limits.ndcg_error),
             )
-            if not value <= most  # NaN fails too
+            if most is not None and not value <= most  # NaN fails too
         ]
         if problems:
             raise ProbeFailed(
@@ -100,7 +97,8 @@ def prove(model: SequenceModel) -> ProbeReport:
     items = bundle.manifest.tables.items
     probe = load_probe(bundle.folder, items)
     try:
-        return probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
+        found = probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
+        return replace(found, precision=precision_of(bundle.manifest))
     finally:
         model.bind_eligible(bundle.catalogue.available)
 
@@ -128,7 +126,7 @@ def probe_runner(
         runner=runner.name,
         users=len(everyone),
         k=k,
-        overlap=float(right_P.mean() / k),
+        overlap=float(right_P.sum() / (len(right_P) * k)),
         worst_overlap=float(right_P.min() / k),
         max_abs_error=float(error_P.max()),
         max_error=float((error_P / scale_P).max()),

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,11 +19,14 @@ from mmsr.bundle.manifest import (
     load_manifest,
 )
 from mmsr.bundle.repository import Repository
-from mmsr.export.convert import convert_item, convert_sequence
+from mmsr.export.choose_precision import prove_in_precision
+from mmsr.export.encoder_memory import known_checks
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
 from mmsr.export.gate import GateReport, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
+from mmsr.export.int8_text import INT8, install_int8_text
+from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import reuse_graph
 from mmsr.export.tables import (
@@ -34,6 +37,8 @@ from mmsr.export.tables import (
     probe_set,
     write_tables,
 )
+from mmsr.export.template_store import TemplateStore
+from mmsr.export.trained_graphs import write_trained
 from mmsr.export.triton import write_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
@@ -42,6 +47,7 @@ from mmsr.training.run import TrainedRun, provenance
 
 GRAPH_FILES = {
     "sequence": "sequence.onnx",
+    "explain": "explain.onnx",
     "item": "item.onnx",
     "image_encoder": "image_encoder.onnx",
     "text_encoder": "text_encoder.onnx",
@@ -74,6 +80,16 @@ class Plan:
     promote: bool = True  # move the label to what is published
     policy: Policy = field(default_factory=Policy)
     triton: Path | None = None  # Triton's model repository, written as well
+    precision: str = "fp32"  # of the sequence graph; "auto": the fastest that passes
+    text_precision: str = "fp32"  # of the text encoder; or int8
+    fresh: bool = False  # convert and measure all anew, whatever earlier exports have left
+
+    def __post_init__(self) -> None:
+        if self.triton is not None and self.precision != "fp32":
+            raise PrecisionError(
+                f"precision {self.precision} for a Triton model repository, expected fp32; leave "
+                "out --precision or --triton"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +110,16 @@ class _Graphs:
 
     specs: dict[str, GraphSpec]
     digests: dict[str, str]
+    weights: dict[str, Any] = field(default_factory=dict)  # where trained numbers come from
+    reused: tuple[str, ...] = ()  # written without a conversion
 
     def __or__(self, other: "_Graphs") -> "_Graphs":
-        return _Graphs(specs=self.specs | other.specs, digests=self.digests | other.digests)
+        return _Graphs(
+            specs=self.specs | other.specs,
+            digests=self.digests | other.digests,
+            weights=self.weights | other.weights,
+            reused=self.reused + other.reused,
+        )
 
 
 def publish_run(
@@ -120,8 +143,16 @@ def build_bundle(
     Encoders that a bundle of `repository` has already are taken from there. Raises what the gates
     raise, and `NotExportableError`; then `folder` is worth nothing.
     """
-    write_bundle(run, folder, plan.probe, repository, stages)
-    return prove_bundle(run, folder, plan, repository, stages)
+    write_bundle(run, folder, plan.probe, repository, stages, fresh=plan.fresh)
+    if plan.text_precision == INT8:
+        with stages.stage("text encoder in int8"):
+            install_int8_text(folder)
+    return prove_in_precision(
+        plan.precision,
+        folder,
+        lambda: prove_bundle(run, folder, plan, repository, stages),
+        lambda: stages.stage("race"),
+    )
 
 
 def prove_bundle(
@@ -129,28 +160,42 @@ def prove_bundle(
 ) -> Proven:
     """Put the bundle in `folder` through both gates; what they measured goes into its manifest."""
     with stages.stage("parity"):
-        measured = measure(run, folder)
+        known = {} if plan.fresh else known_checks(repository)
+        measured = measure(run, folder, known)
         measured.report.check()
     with stages.stage("quality"):
         quality = judge(run, measured.gains, repository, plan.label, plan.policy)
         quality.check()
     manifest = load_manifest(folder)
-    provenance = manifest.provenance | {"quality": quality.to_json()}
+    checks = {name: asdict(check) for name, check in measured.encoder_checks.items()}
+    provenance = manifest.provenance | {"quality": quality.to_json(), "encoder_checks": checks}
     parity = measured.report.to_json()
     replace(manifest, parity=parity, provenance=provenance).save(folder)
     return Proven(parity=measured.report, quality=quality)
 
 
 def write_bundle(
-    run: TrainedRun, folder: Path, probe: ProbeKind, repository: Repository, stages: Stages
+    run: TrainedRun,
+    folder: Path,
+    probe: ProbeKind,
+    repository: Repository,
+    stages: Stages,
+    *,
+    fresh: bool = False,
 ) -> None:
-    """Write every file of a bundle, the manifest last; nothing of it is proven yet."""
+    """Write every file of a bundle, the manifest last; nothing of it is proven yet.
+
+    `fresh`: convert every graph, whatever earlier exports have left in the repository.
+    """
     require_exportable(run.info.recipe.model)
     fold = decide(run.info.recipe.model, capacity_of(run.info.items))
+    store = TemplateStore(root=repository.root, fresh=fresh)
     with stages.stage("graphs"):
-        graphs = _write_graphs(run, folder, folded=fold.folded)
+        graphs = _write_graphs(run, folder, ("sequence", "item"), store, folded=fold.folded)
+    with stages.stage("explain"):
+        graphs |= _write_graphs(run, folder, ("explain",), store, folded=fold.folded)
     with stages.stage("encoders"):
-        graphs |= _write_encoders(run, folder, repository)
+        graphs |= _write_encoders(run, folder, repository, fresh=fresh)
     with stages.stage("tables"):
         rows = item_rows(run)
         sizes = write_tables(run, rows, folder, folded=fold.folded)
@@ -162,34 +207,46 @@ def write_bundle(
         replace(manifest, provenance=recorded).save(folder)
 
 
-def _write_graphs(run: TrainedRun, folder: Path, *, folded: bool) -> _Graphs:
-    converters = {"sequence": convert_sequence, "item": convert_item}
-    specs = {
-        name: convert(run.model, folder / GRAPH_FILES[name], folded=folded)
-        for name, convert in converters.items()
+def _write_graphs(
+    run: TrainedRun, folder: Path, names: Sequence[str], store: TemplateStore, *, folded: bool
+) -> _Graphs:
+    written = {
+        name: write_trained(name, run.model, folder / GRAPH_FILES[name], store, folded=folded)
+        for name in names
     }
-    digests = {name: digest_of(initializer_hashes(folder / GRAPH_FILES[name])) for name in specs}
-    return _Graphs(specs=specs, digests=digests)
+    return _Graphs(
+        specs={name: graph.spec for name, graph in written.items()},
+        digests={
+            name: digest_of(initializer_hashes(folder / GRAPH_FILES[name])) for name in written
+        },
+        weights={name: g.weights.to_json() for name, g in written.items() if g.weights},
+        reused=tuple(name for name, graph in written.items() if graph.reused),
+    )
 
 
-def _write_encoders(run: TrainedRun, folder: Path, repository: Repository) -> _Graphs:
+def _write_encoders(
+    run: TrainedRun, folder: Path, repository: Repository, *, fresh: bool
+) -> _Graphs:
     specs: dict[str, GraphSpec] = {}
     digests: dict[str, str] = {}
+    reused: list[str] = []
     for graph, made_from in _made_from(run).items():
         files: tuple[str, ...] = (GRAPH_FILES[graph],)
         if graph == "text_encoder":
             files = (*files, TOKENIZER)
-        digest = recorded_digest(repository, graph, made_from)
+        digest = None if fresh else recorded_digest(repository, graph, made_from)
         found = None
         if digest is not None:  # without it nothing would say what the file should hold
             found = reuse_graph(repository, graph, made_from, files, folder)
-        if digest is None or found is None:
+        if digest is not None and found is not None:
+            reused.append(graph)
+        else:
             write = write_image if graph == "image_encoder" else write_text
             spec = run.info.features[graph.removesuffix("_encoder")]
             found = write(spec, folder / GRAPH_FILES[graph])
             digest = digest_of(initializer_hashes(folder / GRAPH_FILES[graph]))
         specs[graph], digests[graph] = found, digest
-    return _Graphs(specs=specs, digests=digests)
+    return _Graphs(specs=specs, digests=digests, reused=tuple(reused))
 
 
 def _made_from(run: TrainedRun) -> dict[str, Any]:
@@ -222,7 +279,13 @@ def _manifest(
         model=recipe_to_dict(recipe)["model"],
         features=_features(run),
         files=describe_files(folder),
-        provenance=_provenance(run) | {"probe": probe, "initializers": graphs.digests},
+        provenance={
+            **_provenance(run),
+            "probe": probe,
+            "initializers": graphs.digests,
+            "weights": graphs.weights,
+            "reused": list(graphs.reused),
+        },
         metrics=_metrics(run),
     )
 

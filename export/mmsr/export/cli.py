@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsr.bundle.terminal import run as run_app
-from mmsr.export.report import parity_rows, quality_rows
+from mmsr.export.report import parity_rows, precision_line, quality_rows
 
 if TYPE_CHECKING:
     from mmsr.export.build import Proven
@@ -46,6 +46,17 @@ def export(
     triton: Annotated[
         Path | None, typer.Option(help="also write it as a Triton model repository, to this folder")
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8", "auto"],
+        typer.Option(help="of the sequence graph; auto: the fastest here that the gate lets pass"),
+    ] = "fp32",
+    text_precision: Annotated[
+        Literal["fp32", "int8"], typer.Option(help="of the text encoder; int8 is for CPUs")
+    ] = "fp32",
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="convert and measure anew what earlier exports left as well"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object instead")] = False,
 ) -> None:
     """Convert RUN to ONNX, prove that it answers as PyTorch does, publish it and move the label.
@@ -58,7 +69,9 @@ def export(
     PyTorch answers. 3 and 4 publish nothing; only 0 moves the label.
     """
     plan = {"label": label, "promote": promote, "triton": triton}
-    plan |= {"probe": "synthetic" if synthetic_probe else "real"}
+    plan |= {"probe": "synthetic" if synthetic_probe else "real", "precision": precision}
+    plan["text_precision"] = text_precision
+    plan["fresh"] = fresh
     policy = {"max_drop": max_drop / 100, "accept_drop": accept_drop}
     console = Console(stderr=True, quiet=as_json)
     published = publish(console, (run, data), repository, plan, policy)
@@ -77,7 +90,9 @@ class Published:
     label: str | None  # that names it now
     seconds: dict[str, float]
     proven: "Proven"
+    reused: list[str]  # graphs for which nothing was converted
     item_rows: dict[str, Any]  # what `folding.decide` decided
+    precision: dict[str, Any]  # what was asked, raced, refused and chosen
     engines: str | None  # why no TensorRT engine can be built here
 
     def to_json(self) -> dict[str, Any]:
@@ -87,7 +102,9 @@ class Published:
             "path": str(self.folder),
             "label": self.label,
             "seconds": self.seconds,
+            "reused": self.reused,
             "item_rows": self.item_rows,
+            "precision": self.precision,
             "tensorrt": self.engines or "installed",
             **self.proven.to_json(),
         }
@@ -95,9 +112,12 @@ class Published:
     def show(self, console: Console) -> None:
         """Print one screen of it."""
         print_report(console, self.seconds, self.proven)
+        if self.reused:
+            typer.echo(f"not converted again: {', '.join(self.reused)}")
         rows = self.item_rows
         form = "hold the attention's queries and keys" if rows["folded"] else "are plain"
         typer.echo(f"item rows {form}: {rows['columns']} columns; {rows['why']}")
+        typer.echo(precision_line(self.precision))
         how = f"mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}"
         skipped = f"skipped, {self.engines}; on a machine with a GPU" if self.engines else "next"
         typer.echo(f"TensorRT engines: {skipped}: {how}")
@@ -131,13 +151,16 @@ def publish(
         stages = Stages(tell=lambda name: status.update(f"{name} …"))
         built = Plan(**plan, policy=Policy(**policy))
         bundle_id, proven = publish_run(trained, built, repo, stages)
+    provenance = repo.manifest(bundle_id).provenance
     return Published(
         bundle_id=bundle_id,
         folder=repo.path(bundle_id),
         label=built.label if built.promote else None,
         seconds=stages.seconds,
         proven=proven,
-        item_rows=repo.manifest(bundle_id).provenance["item_rows"],
+        reused=provenance["reused"],
+        item_rows=provenance["item_rows"],
+        precision=provenance["precision"],
         engines=why_absent(),
     )
 

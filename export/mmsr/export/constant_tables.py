@@ -18,6 +18,7 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.items import eligibility
 from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS, OpenedBundle
+from mmsr.engine.precision import FP32, precision_of
 
 TABLES = {"item_inputs": ITEM_INPUTS, "item_outputs": ITEM_OUTPUTS}
 REQUEST_INPUTS = ("history", "length", "excluded", "k")
@@ -30,6 +31,12 @@ def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
     `bias` becomes the availability of the bundle's catalogue and `bias_row` zero; `k` becomes int64
     [B, 1], of which the largest holds for all. `BundleError` for a graph with other inputs.
     """
+    precision = precision_of(bundle.manifest)
+    if precision != FP32:
+        raise BundleError(
+            f"{bundle.sequence_path} is in {precision}, for Triton it must be in fp32; export the "
+            "model with --precision fp32"
+        )
     model = onnx.load(bundle.sequence_path)
     graph = model.graph
     known = {*TABLES, *REQUEST_INPUTS, "bias", "bias_row"}

@@ -1,20 +1,28 @@
 """Every graph of a bundle, converted from a trained run."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.export.folding import RowLayout, plain_columns
 from mmsr.export.graphs import TRACED_K, ItemGraph, SequenceGraph, item_input_names
-from mmsr.export.onnx_file import Port, convert, describe, k_as_input
-from mmsr.training.features.image_encoder import ImageEncoder
-from mmsr.training.features.text_encoder import TextEncoder
+from mmsr.export.onnx_file import Conversion, Port, convert, describe
 from mmsr.training.model import SequentialRecommender
+
+if TYPE_CHECKING:  # they import torchvision and transformers
+    from mmsr.training.features.image_encoder import ImageEncoder
+    from mmsr.training.features.text_encoder import TextEncoder
 
 
 def convert_sequence(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:
     """Write sequence.onnx, which reads rows as `folding` makes them or plain ones."""
+    return sequence_conversion(model, folded=folded).write(path)
+
+
+def sequence_conversion(model: SequentialRecommender, *, folded: bool) -> Conversion:
+    """Return what sequence.onnx is made of."""
     config = model.config
     columns = RowLayout(config).columns if folded else plain_columns(config)
     capacity = 11
@@ -42,13 +50,17 @@ def convert_sequence(model: SequentialRecommender, path: Path, *, folded: bool) 
         Port(name="item_inputs", example=torch.zeros(capacity, columns), dynamic={0: "C"}),
         Port(name="item_outputs", example=torch.zeros(capacity, config.width), dynamic={0: "C"}),
     ]
-    convert(SequenceGraph(model, folded), ports, ["rows", "scores"], path)
-    k_as_input(path)
-    return describe(path)
+    module = SequenceGraph(model, folded)
+    return Conversion(module=module, ports=ports, outputs=["rows", "scores"], k_is_input=True)
 
 
 def convert_item(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:
     """Write item.onnx, which makes folded rows or plain ones."""
+    return item_conversion(model, folded=folded).write(path)
+
+
+def item_conversion(model: SequentialRecommender, *, folded: bool) -> Conversion:
+    """Return what item.onnx is made of."""
     encoder = model.item_encoder
     examples: list[Port] = []
     for name in item_input_names(model.config):
@@ -63,18 +75,19 @@ def convert_item(model: SequentialRecommender, path: Path, *, folded: bool) -> G
             example = torch.zeros(3, projection.in_features)  # type: ignore[arg-type,union-attr]
         first = "R" if name == "id_table" else "n"
         examples.append(Port(name=name, example=example, dynamic={0: first}))
-    convert(ItemGraph(model, folded), examples, ["item_inputs", "item_outputs"], path)
-    return describe(path)
+    return Conversion(
+        module=ItemGraph(model, folded), ports=examples, outputs=["item_inputs", "item_outputs"]
+    )
 
 
-def convert_image_encoder(encoder: ImageEncoder, size: int, path: Path) -> GraphSpec:
+def convert_image_encoder(encoder: "ImageEncoder", size: int, path: Path) -> GraphSpec:
     """Write image_encoder.onnx: uint8 RGB pixels [B, size, size, 3] -> feature [B, F]."""
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     convert(encoder, [Port(name="pixels", example=pixels, dynamic={0: "B"})], ["feature"], path)
     return describe(path)
 
 
-def convert_text_encoder(encoder: TextEncoder, max_tokens: int, path: Path) -> GraphSpec:
+def convert_text_encoder(encoder: "TextEncoder", max_tokens: int, path: Path) -> GraphSpec:
     """Write text_encoder.onnx: token ids and mask int64 [B, T] -> feature [B, F]."""
     ids = torch.ones(2, min(7, max_tokens), dtype=torch.int64)
     most = {1: max_tokens}

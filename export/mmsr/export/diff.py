@@ -14,8 +14,9 @@ import numpy as np
 from mmsr.bundle.catalogue import Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import load_manifest
-from mmsr.engine.model import RowRequest, SequenceModel, open_model
+from mmsr.engine.model import RowRequest, SequenceModel
 from mmsr.engine.probe_set import ProbeSet, load_probe
+from mmsr.export.provable import open_to_prove
 
 RESULTS = 20
 # Weight of the next place, given the one before: the first ten places carry 86 % of the weight
@@ -117,9 +118,9 @@ def _entry(catalogue: Catalogue, row: int) -> tuple[str | None, frozenset[str], 
 
 
 def _diff_answers(a: Path, b: Path, threads: int) -> TopKDiff:
-    model_a = open_model(a, threads=threads)
+    model_a = open_to_prove(a, threads=threads)
     try:
-        model_b = open_model(b, threads=threads)
+        model_b = open_to_prove(b, threads=threads)
         try:
             return _compare(model_a, model_b)
         finally:

@@ -21,10 +21,8 @@ from mmsr.export.convert import convert_image_encoder, convert_text_encoder
 from mmsr.export.onnx_file import ExportError
 from mmsr.export.parity import THREADS, difference, max_distance, min_cosine
 from mmsr.training.features.compose import compose_text
-from mmsr.training.features.image_encoder import restore_image_encoder
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
-from mmsr.training.features.store import open_features
-from mmsr.training.features.text_encoder import restore_text_encoder, tokenizer_json
+from mmsr.training.features.store import ModalityFeatures, open_features
 from mmsr.training.run import TrainedRun
 
 TOKENIZER = "tokenizer.json"
@@ -37,6 +35,9 @@ SAMPLE_SEED = 0
 class EncoderCheck:
     """How near an exported encoder is to the stored features."""
 
+    of: str = ""  # SHA-256 of all that was read: graph, inputs, stored features
+    measured_in: str | None = None  # the bundle whose export has measured it; None: this one
+
     items: int
     min_cosine: float | None
     max_distance: float = 0.0  # relative to the length of the stored feature
@@ -45,6 +46,8 @@ class EncoderCheck:
 
 def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
     """Write image_encoder.onnx from the spec that the features were made with."""
+    from mmsr.training.features.image_encoder import restore_image_encoder  # imports torchvision
+
     described = ImageEncoderSpec.from_json(spec)
     weights = Path(described.weights_path) if described.weights_path else None
     encoder = restore_image_encoder(described, weights)
@@ -53,10 +56,24 @@ def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
 
 def write_text(spec: dict[str, Any], path: Path) -> GraphSpec:
     """Write text_encoder.onnx and, beside it, tokenizer.json."""
+    from mmsr.training.features.text_encoder import (  # imports transformers
+        restore_text_encoder,
+        tokenizer_json,
+    )
+
     described = TextEncoderSpec.from_json(spec)
     encoder, tokenizer = restore_text_encoder(described)
     (path.parent / TOKENIZER).write_text(tokenizer_json(tokenizer), encoding="utf-8")
     return convert_text_encoder(encoder, described.max_tokens, path)
+
+
+def sampled_images(run: TrainedRun) -> tuple[npt.NDArray[np.int64], list[Path]]:
+    """Return the places of some items that have a picture, counted from 0, and their files."""
+    stored = open_features(run.dataset).image
+    assert stored is not None
+    files = run.dataset.item_table(["image"])["image"].to_pylist()
+    chosen = _sample(stored.present_N, IMAGES_CHECKED)
+    return chosen, [run.dataset.image_root / files[index] for index in chosen]
 
 
 def check_image(run: TrainedRun, path: Path, graph: GraphSpec) -> EncoderCheck:
@@ -64,9 +81,7 @@ def check_image(run: TrainedRun, path: Path, graph: GraphSpec) -> EncoderCheck:
     spec = ImageEncoderSpec.from_json(run.info.features["image"])
     stored = open_features(run.dataset).image
     assert stored is not None
-    files = run.dataset.item_table(["image"])["image"].to_pylist()
-    chosen = _sample(stored.present_N, IMAGES_CHECKED)
-    paths = [run.dataset.image_root / files[index] for index in chosen]
+    chosen, paths = sampled_images(run)
     pixels = read_sample(paths, spec.preprocess)
     kept = chosen[list(pixels)]
     runner = open_onnx(path, graph, threads=THREADS)
@@ -108,24 +123,43 @@ def read_sample(
 
 def check_text(run: TrainedRun, folder: Path, graph: GraphSpec) -> EncoderCheck:
     """Encode some items' texts through the exported tokenizer and graph."""
+    chosen = sampled_texts(run, TEXTS_CHECKED)
+    found_nF = encode_texts(run, folder, graph, chosen)
+    return _checked(found_nF, _stored_texts(run).values_ND[chosen])
+
+
+def sampled_texts(run: TrainedRun, most: int) -> npt.NDArray[np.int64]:
+    """Return the places of some items that have a text, counted from 0."""
+    return _sample(_stored_texts(run).present_N, most)
+
+
+def encode_texts(
+    run: TrainedRun, folder: Path, graph: GraphSpec, chosen_n: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return the features [n, F] of these items' texts by the exported tokenizer and graph."""
     from tokenizers import Tokenizer
 
     spec = TextEncoderSpec.from_json(run.info.features["text"])
-    stored = open_features(run.dataset).text
-    assert stored is not None
-    chosen = _sample(stored.present_N, TEXTS_CHECKED)
-    items = run.dataset.item_table(list(spec.text_fields)).take(chosen).to_pylist()
+    items = run.dataset.item_table(list(spec.text_fields)).take(chosen_n).to_pylist()
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    encoded = tokenizer.encode_batch([compose_text(item, spec.text_fields) for item in items])
+    texts = [compose_text(item, spec.text_fields) for item in items]
     runner = open_onnx(folder / graph.file, graph, threads=THREADS)
-    found = runner.run(
-        {
+    parts = []
+    for begin in range(0, len(texts), TEXTS_CHECKED):
+        encoded = tokenizer.encode_batch(texts[begin : begin + TEXTS_CHECKED])
+        batch = {
             "input_ids": np.array([e.ids for e in encoded], dtype=np.int64),
             "attention_mask": np.array([e.attention_mask for e in encoded], dtype=np.int64),
         }
-    )
+        parts.append(runner.run(batch)["feature"])
     runner.close()
-    return _checked(found["feature"], stored.values_ND[chosen])
+    return np.concatenate(parts)
+
+
+def _stored_texts(run: TrainedRun) -> ModalityFeatures:
+    stored = open_features(run.dataset).text
+    assert stored is not None
+    return stored
 
 
 def _sample(present_N: npt.NDArray[np.bool_], most: int) -> npt.NDArray[np.int64]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from mmsr.engine.model import RowRequest, SequenceModel
-from mmsr.training.evaluate import model_scorer, popularity_ranks, scored
+from mmsr.training.evaluate import Scorer, model_scorer, popularity_ranks, scored
 from mmsr.training.items import ItemRows
 from mmsr.training.metrics import per_user_ndcg
 from mmsr.training.model import SequentialRecommender
@@ -73,10 +74,20 @@ def torch_gains(
 ) -> Floats:
     """Return NDCG@10 of each user [E] by PyTorch; `split` is what `asked` was taken from."""
     rank_E = np.empty(len(asked), dtype=np.int64)
-    scorer = model_scorer(model, rows)
+    scorer = _in_parts(model_scorer(model, rows))
     for batch in scored(split, "test", scorer, model.items, asked.users_E):
         rank_E[batch.place_B] = batch.ranks()[asked.mask].cpu().numpy()
     return per_user_ndcg(rank_E, CUTOFF)
+
+
+def _in_parts(scorer: Scorer) -> Scorer:
+    """Score `BATCH` histories at a time: twice as fast as 512, whose states no cache can hold."""
+
+    def score(histories: list[npt.NDArray[np.int32]]) -> torch.Tensor:
+        begins = range(0, len(histories), BATCH)
+        return torch.cat([scorer(histories[begin : begin + BATCH]) for begin in begins])
+
+    return score
 
 
 def popularity_gains(split: Split, items: int, asked: Interactions) -> Floats:

@@ -2,9 +2,13 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
@@ -22,25 +26,44 @@ def initializer_hashes(path: Path) -> Hashes:
 
     `ExportError` if the file, or what it refers to, cannot be read whole.
     """
-    try:
+    with _readable(path):
         graph = onnx.load(path, load_external_data=False).graph
-        tensors = {tensor.name: tensor for tensor in graph.initializer}
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == onnx.AttributeProto.TENSOR:
-                    tensors[f"{'/'.join(node.output)}:{attribute.name}"] = attribute.t
-        return {name: _hash(tensor, path.parent) for name, tensor in tensors.items()}
+        tensors = tensors_of_graph(graph)
+        return {name: hash_of(tensor, path.parent) for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in one line that a graph is damaged."""
+    try:
+        yield
     except (DecodeError, OSError, ValueError, TypeError, onnx.checker.ValidationError) as error:
         reason = str(error).partition("\n")[0]
         raise ExportError(f"{path.name} is damaged ({reason}); nothing was published") from None
 
 
-def _hash(tensor: onnx.TensorProto, folder: Path) -> str:
-    outside = tensor.data_location == onnx.TensorProto.EXTERNAL
-    content = _outside(tensor, folder) if outside else numpy_helper.to_array(tensor).tobytes()
+def tensors_of_graph(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """Return the initializers by name, and the tensors that nodes hold."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR:
+                tensors[f"{'/'.join(node.output)}:{attribute.name}"] = attribute.t
+    return tensors
+
+
+def hash_of(tensor: onnx.TensorProto, folder: Path) -> str:
+    """Hash type, shape and bytes of a tensor of a graph in `folder`."""
     digest = hashlib.sha256(f"{tensor.data_type} {list(tensor.dims)} ".encode())
-    digest.update(content)
+    digest.update(bytes_of(tensor, folder))
     return digest.hexdigest()
+
+
+def bytes_of(tensor: onnx.TensorProto, folder: Path) -> bytes:
+    """Return the bytes of a tensor of a graph in `folder`, wherever they lie."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        return _outside(tensor, folder)
+    return numpy_helper.to_array(tensor).tobytes()
 
 
 def _outside(tensor: onnx.TensorProto, folder: Path) -> bytes:
@@ -61,6 +84,19 @@ def _outside(tensor: onnx.TensorProto, folder: Path) -> bytes:
     if len(content) != wanted:
         raise ValueError(f"{len(content)} of {wanted} bytes of tensor {tensor.name}")
     return content
+
+
+def arrays_of(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the numbers of every initializer; `ExportError` if the file cannot be read whole."""
+    with _readable(path):
+        graph = onnx.load(path, load_external_data=False).graph
+        return {tensor.name: _array(tensor, path.parent) for tensor in graph.initializer}
+
+
+def _array(tensor: onnx.TensorProto, folder: Path) -> npt.NDArray[Any]:
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    array: npt.NDArray[Any] = np.frombuffer(bytes_of(tensor, folder), dtype)
+    return array.reshape(tuple(tensor.dims))
 
 
 def digest_of(hashes: Hashes) -> str:

@@ -38,6 +38,23 @@ class Port:
     least: dict[int, int] | None = None  # lower bound: one found out in tracing traces it twice
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conversion:
+    """What is converted: a module with weights, its inputs, and the names of its outputs."""
+
+    module: nn.Module
+    ports: Sequence[Port]
+    outputs: Sequence[str]
+    k_is_input: bool = False  # whether the graph's one TopK takes K as an input
+
+    def write(self, path: Path) -> GraphSpec:
+        """Convert, and describe what was written."""
+        convert(self.module, self.ports, self.outputs, path)
+        if self.k_is_input:
+            k_as_input(path)
+        return describe(path)
+
+
 def convert(module: nn.Module, ports: Sequence[Port], outputs: Sequence[str], path: Path) -> None:
     """Write `path`; `ExportError` if a dimension that must vary got fixed in tracing."""
     dims: dict[str, torch.export.Dim] = {}

@@ -156,6 +156,16 @@ class Agreement:
     max_error: float  # of a score, relative to max(1, largest score)
 
 
+def pooled(found: Sequence[Agreement]) -> Agreement:
+    """Return some forms of call as one: the mean overlap of all users, the worst error."""
+    users = sum(one.users for one in found)
+    return Agreement(
+        users=users,
+        overlap=sum(one.overlap * one.users for one in found) / users,
+        max_error=float(np.max([one.max_error for one in found])),
+    )
+
+
 def length_buckets(max_length: int) -> list[int]:
     """Return the lengths that histories are padded to: powers of two, and the longest."""
     powers = [1 << n for n in range(max_length.bit_length())]
@@ -198,7 +208,7 @@ def agreement(
     error_P = distance(scores_PK, reference_PK) / scale_P
     return Agreement(
         users=len(rows_PK),
-        overlap=float(right_P.mean() / rows_PK.shape[1]),
+        overlap=float(right_P.sum() / rows_PK.size),
         max_error=float(error_P.max()),
     )
 

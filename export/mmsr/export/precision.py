@@ -11,19 +11,24 @@ so no constant is clamped and no divisor becomes zero.
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from mmsr.bundle.errors import MmsrError
 
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
+FLOAT, HALF, BRAIN = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16
+NUMPY: dict[int, np.dtype[Any]] = {HALF: np.dtype(np.float16), BRAIN: np.dtype(ml_dtypes.bfloat16)}
 # Sums and squares leave the range of half at 65504 and vanish below 6e-8; the difference of two
 # near numbers (a feature less its mean) is mostly rounding.
 KEPT = frozenset({"ReduceL2", "ReduceSumSquare", "ReduceSum", "Pow", "Sqrt", "Exp", "Log", "Sub"})
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).tiny)  # of those with all ten bits
+# What lays out a whole table anew and computes nothing.
+LAYOUT = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # Of a graph whose tables are bound once: they are what a request reads most of, so half the bytes.
 SEQUENCE_HALF_INPUTS = ("item_inputs", "item_outputs", "bias")
 
@@ -41,12 +46,40 @@ def write_half(source: Path, target: Path, half_inputs: Collection[str] = ()) ->
     model = onnx.load(source)
     _check(source, model.graph, half_inputs)
     _constants_to_initializers(model.graph)
+    _convert(model, HALF, set(half_inputs), set())
+    onnx.save(model, target)
+
+
+def write_bfloat16(source: Path, target: Path) -> None:
+    """Write the sequence graph `source` to `target`, its blocks in bfloat16.
+
+    Scores and what chooses among them stay in fp32: eight bits do not tell neighbours apart. So do
+    the tables, of which a request reads a few rows.
+    """
+    model = onnx.load(source)
+    _check(source, model.graph, SEQUENCE_HALF_INPUTS)
+    _constants_to_initializers(model.graph)
+    _convert(model, BRAIN, set(), _of_tables(model.graph))
+    onnx.save(model, target)
+
+
+def _convert(model: onnx.ModelProto, kind: int, half: set[str], single: set[str]) -> None:
     typed = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
-    _Conversion(model.graph, _types(typed), opset, set(half_inputs)).apply()
+    _Conversion(model.graph, graph_types(typed), opset, half, kind=kind, single=single).apply()
     del model.graph.value_info[:]  # says the old types
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, target)
+
+
+def _of_tables(graph: GraphProto) -> set[str]:
+    """Return the values that are tables, however laid out, or follow from scores."""
+    laid_out, scored = {"item_inputs"}, {"item_outputs", "bias"}
+    for node in graph.node:
+        if scored & set(node.input):
+            scored.update(node.output)
+        elif node.op_type in LAYOUT and node.input[0] in laid_out:
+            laid_out.update(node.output)
+    return laid_out | scored
 
 
 def _check(source: Path, graph: GraphProto, half_inputs: Collection[str]) -> None:
@@ -81,7 +114,7 @@ def _constants_to_initializers(graph: GraphProto) -> None:
     graph.node.extend(kept)
 
 
-def _types(graph: GraphProto) -> dict[str, int]:
+def graph_types(graph: GraphProto) -> dict[str, int]:
     """Return the element type of every value, constants among them."""
     values = [*graph.input, *graph.output, *graph.value_info]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -98,6 +131,8 @@ class _Conversion:
     half: set[str]  # values that are computed, or come, in half
     nodes: list[NodeProto] = field(default_factory=list)
     renamed: dict[tuple[str, int], str] = field(default_factory=dict)  # (value, type) -> its copy
+    kind: int = HALF  # or bfloat16
+    single: set[str] = field(default_factory=set)  # whatever reads one of these stays in fp32
 
     def apply(self) -> None:
         """Change the graph in place."""
@@ -105,7 +140,7 @@ class _Conversion:
         self.outputs = {o.name for o in self.graph.output}
         for value in self.graph.input:
             if value.name in self.half:
-                value.type.tensor_type.elem_type = HALF
+                value.type.tensor_type.elem_type = self.kind
         for node in list(self.graph.node):
             self._add(node)
         del self.graph.node[:]
@@ -116,11 +151,11 @@ class _Conversion:
         halved = self._may_be_half(node)
         for place, name in enumerate(node.input):
             if self.types.get(name) == FLOAT:
-                wanted = HALF if halved and _takes_half(node, place, self.opset) else FLOAT
+                wanted = self.kind if halved and self._takes_half(node, place) else FLOAT
                 node.input[place] = self._as(name, wanted)
         self.nodes.append(node)
         if halved:
-            _retarget(node)
+            _retarget(node, self.kind)
             for place, name in enumerate(node.output):
                 self._halve_output(node, place, name)
 
@@ -130,7 +165,7 @@ class _Conversion:
         if name not in self.outputs:
             self.half.add(name)
             return
-        inner = self.renamed[name, HALF] = f"{name}_half"
+        inner = self.renamed[name, self.kind] = f"{name}_half"
         node.output[place] = inner
         self.nodes.append(helper.make_node("Cast", [inner], [name], f"{name}_to_float", to=FLOAT))
 
@@ -138,30 +173,40 @@ class _Conversion:
         floats = [n for n in (*node.input, *node.output) if self.types.get(n) == FLOAT]
         if not floats or node.op_type in KEPT or node.domain not in ("", "ai.onnx"):
             return False
+        if self.single & set(node.input):
+            return False
         given = [i for i, name in enumerate(node.output) if self.types.get(name) == FLOAT]
-        if not all(_gives_half(node, place, self.opset) for place in given):
+        if not all(self._gives_half(node, place) for place in given):
             return False
         return all(
-            _fits(self.constants[name], divides=node.op_type == "Div" and place == 1)
+            _fits(self.constants[name], self.kind, divides=node.op_type == "Div" and place == 1)
             for place, name in enumerate(node.input)
             if self.types.get(name) == FLOAT and name in self.constants
         )
 
     def _as(self, name: str, wanted: int) -> str:
         """Return the name under which the value is to be had in the wanted type."""
-        if (HALF if name in self.half else FLOAT) == wanted:
+        if (self.kind if name in self.half else FLOAT) == wanted:
             return name
         known = self.renamed.get((name, wanted))
         if known is not None:
             return known
-        copy = f"{name}_{'half' if wanted == HALF else 'float'}"
+        copy = f"{name}_{'float' if wanted == FLOAT else 'half'}"
         if name in self.constants:
-            values = numpy_helper.to_array(self.constants[name]).astype(np.float16)
+            values = numpy_helper.to_array(self.constants[name]).astype(NUMPY[wanted])
             self.graph.initializer.append(numpy_helper.from_array(values, copy))
         else:
             self.nodes.append(helper.make_node("Cast", [name], [copy], copy, to=wanted))
         self.renamed[name, wanted] = copy
         return copy
+
+    def _gives_half(self, node: NodeProto, place: int) -> bool:
+        schema = defs.get_schema(node.op_type, self.opset)
+        return _allows(self.kind, schema.outputs, place)
+
+    def _takes_half(self, node: NodeProto, place: int) -> bool:
+        schema = defs.get_schema(node.op_type, self.opset)
+        return _allows(self.kind, schema.inputs, place)
 
     def _drop_unused_constants(self) -> None:
         used = {name for node in self.nodes for name in node.input} | self.outputs
@@ -170,8 +215,10 @@ class _Conversion:
         self.graph.initializer.extend(kept)
 
 
-def _fits(constant: TensorProto, *, divides: bool) -> bool:
+def _fits(constant: TensorProto, kind: int, *, divides: bool) -> bool:
     """Return whether half holds the constant's values; infinite ones it does."""
+    if kind == BRAIN:  # has the range of fp32
+        return True
     sizes = np.abs(numpy_helper.to_array(constant))
     sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
     if sizes.size == 0:
@@ -181,37 +228,28 @@ def _fits(constant: TensorProto, *, divides: bool) -> bool:
     return bool(sizes.max() <= LARGEST and least >= SMALLEST)
 
 
-def _retarget(node: NodeProto) -> None:
+def _retarget(node: NodeProto, kind: int) -> None:
     """Make the types that a node's attributes name half ones."""
     for attribute in node.attribute:
         if attribute.name in ("to", "dtype") and attribute.i == FLOAT:
-            attribute.i = HALF
+            attribute.i = kind
         elif attribute.name == "value" and attribute.t.data_type == FLOAT:
-            values = numpy_helper.to_array(attribute.t).astype(np.float16)
+            values = numpy_helper.to_array(attribute.t).astype(NUMPY[kind])
             attribute.t.CopyFrom(numpy_helper.from_array(values))
 
 
-def _gives_half(node: NodeProto, place: int, opset: int) -> bool:
-    return _allows_half(node, defs.get_schema(node.op_type, opset).outputs, place)
-
-
-def _takes_half(node: NodeProto, place: int, opset: int) -> bool:
-    return _allows_half(node, defs.get_schema(node.op_type, opset).inputs, place)
-
-
-def _allows_half(
-    node: NodeProto, formal: Collection[defs.OpSchema.FormalParameter], place: int
-) -> bool:
+def _allows(kind: int, formal: Collection[defs.OpSchema.FormalParameter], place: int) -> bool:
     parameters = list(formal)
     if not parameters:
         return False
-    return "tensor(float16)" in parameters[min(place, len(parameters) - 1)].types
+    wanted = "tensor(float16)" if kind == HALF else "tensor(bfloat16)"
+    return wanted in parameters[min(place, len(parameters) - 1)].types
 
 
 def half_nodes(path: Path) -> Iterator[str]:
     """Yield the operators that compute in half, for reports and tests."""
     model = onnx.load(path)
-    types = _types(onnx.shape_inference.infer_shapes(model).graph)
+    types = graph_types(onnx.shape_inference.infer_shapes(model).graph)
     for node in model.graph.node:
-        if node.op_type != "Cast" and HALF in [types.get(name) for name in node.input]:
+        if node.op_type != "Cast" and {HALF, BRAIN} & {types.get(name) for name in node.input}:
             yield node.op_type

@@ -19,7 +19,7 @@ from mmsr.bundle.catalogue import load_catalogue
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.files import read_json
 from mmsr.bundle.repository import Repository
-from mmsr.engine.model import SequenceModel, open_model
+from mmsr.engine.model import SequenceModel
 from mmsr.export.gate import PUBLISHED_NOTHING
 from mmsr.export.held_out import (
     Comparison,
@@ -33,6 +33,7 @@ from mmsr.export.held_out import (
     torch_gains,
 )
 from mmsr.export.parity import THREADS
+from mmsr.export.provable import open_to_prove
 from mmsr.training.architectures import build_model
 from mmsr.training.checkpoint import (
     RunError,
@@ -233,7 +234,7 @@ def _live(
         size = Size(items=len(catalogue), interactions=int(catalogue.popularity.sum()))
         if candidate is None:
             return _incomparable(bundle_id, size, "the candidate cannot be measured")
-        model = open_model(folder, threads=THREADS)
+        model = open_to_prove(folder, threads=THREADS)
     except BundleError as error:  # to be replaced, not to be waited for
         return _incomparable(bundle_id, None, f"the live bundle is damaged: {error}")
     try:

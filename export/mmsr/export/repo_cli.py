@@ -127,9 +127,14 @@ def _verified(folder: Path, run: Path | None) -> str:
     """Return what was found of a bundle that is in order."""
     if run is not None:
         return _gate_again(folder, run)
-    from mmsr.engine.probe import run_probe
+    from mmsr.engine.probe import prove
+    from mmsr.export.provable import open_to_prove
 
-    report = run_probe(folder)
+    model = open_to_prove(folder, threads=1)
+    try:
+        report = prove(model)
+    finally:
+        model.close()
     report.check()
     return (
         f"{report.users} probes, overlap@{report.k} {report.overlap:.4f}, with filters "
@@ -142,17 +147,28 @@ def _gate_again(folder: Path, run: Path) -> str:
 
     from mmsr.bundle.manifest import verify_files
     from mmsr.export.gate import measure
+    from mmsr.export.onnx_file import ExportError
     from mmsr.training.run import open_run
 
     verify_files(folder, load_manifest(folder))
-    report = measure(open_run(run, None, torch.device("cpu")), folder).report
-    report.check()
+    try:
+        report = measure(open_run(run, None, torch.device("cpu")), folder).report
+        report.check()
+    except ExportError as error:
+        raise of_published(error) from None
     found, held_out = report.sequence, report.held_out
     return (
         f"all {report.stored.table_rows} rows and {sum(report.stored.initializers.values())} "
         f"tensors as in the checkpoint; {found.users} histories, overlap@{found.k} "
         f"{found.overlap:.4f}, NDCG@10 {held_out.ndcg:.4f} (PyTorch {held_out.reference:.4f})"
     )
+
+
+def of_published(error: MmsrError) -> BundleError:
+    """Return an error of the gate as it concerns a bundle that is published already."""
+    from mmsr.export.gate import PUBLISHED_NOTHING
+
+    return BundleError(str(error).replace(f"; {PUBLISHED_NOTHING}", ""))
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """What both gates measured, as lines of a table for people. Knows no torch and no terminal."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mmsr.export.gate import GateReport
@@ -15,14 +15,20 @@ Row = tuple[str, str, str]  # what, compared with what, how it came out
 def parity_rows(report: "GateReport") -> Iterator[Row]:
     """Yield the rows of the parity gate."""
     yield from _sequence_rows(report)
+    yield from _explain_rows(report)
     yield from _item_rows(report)
     yield from _file_rows(report)
-    for name, items, cosine, error in (
-        ("image encoder", report.image_items, report.image_min_cosine, report.image_max_abs_error),
-        ("text encoder", report.text_items, report.text_min_cosine, report.text_max_abs_error),
-    ):
+    for what in ("image", "text"):
+        items, cosine, error, measured_in = (
+            getattr(report, f"{what}_{name}")
+            for name in ("items", "min_cosine", "max_abs_error", "measured_in")
+        )
         if cosine is not None:
-            yield name, f"{items} items", f"cosine {cosine:.7f}, error {error:.1e}"
+            before = f", as measured in {measured_in}" if measured_in else ""
+            measured = f"cosine {cosine:.7f}, error {error:.1e}"
+            yield f"{what} encoder", f"{items} items{before}", measured
+    if report.text_effect is not None:
+        yield "", "NDCG@10 with texts in int8", _ndcg(report.text_effect)
 
 
 def _sequence_rows(report: "GateReport") -> Iterator[Row]:
@@ -41,6 +47,16 @@ def _sequence_rows(report: "GateReport") -> Iterator[Row]:
         yield "", f"padded to {widths[0]} ... {widths[-1]}", _worst([*report.buckets.values()])
     users = report.held_out.users
     yield "", f"NDCG@10 of {users} users", _ndcg(report.held_out)
+
+
+def _explain_rows(report: "GateReport") -> Iterator[Row]:
+    if report.explain is None:
+        return
+    found = [*report.explain.left_out.values()]
+    score = max(one.score_error for one in found)
+    attention = max(one.attention_error for one in found)
+    compared = f"{report.explain.users} histories, {len(found) - 1} sources out one by one"
+    yield "explain", compared, f"error {score:.1e}, attention {attention:.1e}"
 
 
 def _worst(found: list["Agreement"]) -> str:
@@ -92,3 +108,9 @@ def quality_rows(report: "QualityReport") -> Iterator[Row]:
 
 def _ndcg(found: "Comparison") -> str:
     return f"{found.ndcg:.4f} / {found.reference:.4f} ({found.low:+.4f} to {found.high:+.4f})"
+
+
+def precision_line(record: Mapping[str, Any]) -> str:
+    """Return in one line what the sequence graph is written in, and why."""
+    refused = "".join(f"; {name} refused: {why}" for name, why in record["refused"].items())
+    return f"sequence graph in {record['sequence']}: {record['why']}{refused}"

@@ -24,6 +24,8 @@ from mmsr.engine.runners.base import AnyArray
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
+from mmsr.export.trained_graphs import wrong_weights
+from mmsr.export.variants import count_wrong_codes
 from mmsr.training.run import TrainedRun
 from mmsr.training.run_names import NAMES, load_names
 
@@ -38,10 +40,12 @@ class StoredReport:
     table_rows: int = 0
     tables: dict[str, Difference] = field(default_factory=dict)  # input and output rows, id rows
     spare_rows: int = 0  # that are not zero
+    wrong_codes: int = 0  # rows whose 8-bit codes are not those of their output vector
     items: int = 0
     wrong_items: int = 0  # lines of the catalogue that are not the checkpoint's item
     initializers: dict[str, int] = field(default_factory=dict)  # how many of each graph
     wrong_graphs: list[str] = field(default_factory=list)  # whose numbers are not a conversion's
+    wrong_weights: dict[str, str] = field(default_factory=dict)  # file -> not the checkpoint's
     wrong_files: list[str] = field(default_factory=list)  # whose hash is not the one trained with
 
 
@@ -58,10 +62,12 @@ def check_stored(
         table_rows=manifest.tables.items + 1,
         tables=tables,
         spare_rows=spare,
+        wrong_codes=count_wrong_codes(folder, manifest),
         items=len(catalogue),
         wrong_items=_wrong_items(run, catalogue),
         initializers=counts,
         wrong_graphs=wrong,
+        wrong_weights=wrong_weights(run.model, folder, manifest),
         wrong_files=_wrong_files(run, folder),
     )
 

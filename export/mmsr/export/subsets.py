@@ -14,9 +14,10 @@ import numpy.typing as npt
 import torch
 
 from mmsr.engine.items import eligibility
-from mmsr.engine.probe import FP32_TOLERANCE
+from mmsr.engine.precision import FP32_TOLERANCE
 from mmsr.engine.probe_answers import spread
 from mmsr.engine.probe_set import Floats
+from mmsr.engine.quantise import bind_outputs
 from mmsr.engine.runners.base import Runner
 from mmsr.export.parity import (
     ITEM_OUTPUTS,
@@ -89,7 +90,7 @@ def _check_subset(
     probe = answered(run.model, wanted, histories, np.ones(len(histories), np.int64))
     capacity = len(rows_n) + 1 + SPARE
     sequence.bind("item_inputs", found["item_inputs"])
-    sequence.bind("item_outputs", found["item_outputs"])
+    bind_outputs(sequence, found["item_outputs"])
     sequence.bind("bias", eligibility(np.ones(len(rows_n), np.bool_), capacity))
     return SubsetReport(
         items=len(rows_n),

@@ -107,18 +107,20 @@ def answered(
     """
     history_PL, length_P = pad_histories(histories, model.config.max_length)
     device = rows.outputs_nD.device
+    order_P = np.argsort(length_P, kind="stable")  # so that little is computed of the padding
     parts = []
     for begin in range(0, len(length_P), BATCH):  # the scores of all at once would be gigabytes
-        some = slice(begin, begin + BATCH)
-        history_BL = torch.from_numpy(history_PL[some]).to(device)
+        some = order_P[begin : begin + BATCH]
+        history_BL = torch.from_numpy(history_PL[some, : length_P[some].max()]).to(device)
         length_B = torch.from_numpy(length_P[some]).to(device)
         state_BD = last_states(model(rows.inputs_nW, history_BL), length_B)
         scores_BN = catalogue_scores(state_BD, rows.outputs_nD)
         scores_BN[:, 0] = -torch.inf
         best = scores_BN.topk(min(PROBE_K, scores_BN.shape[1] - 1), dim=1)
         parts.append((state_BD, best.indices, best.values))
+    place_P = np.argsort(order_P)
     state_PD, rows_PK, scores_PK = (
-        torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)
+        torch.cat(part).cpu().numpy()[place_P] for part in zip(*parts, strict=True)
     )
     return ProbeSet(
         history_PL=history_PL,

@@ -10,7 +10,7 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.model import RowRequest, assemble, open_model
 from mmsr.engine.opened import OpenedBundle
-from mmsr.engine.probe import FP32_TOLERANCE
+from mmsr.engine.precision import FP32_TOLERANCE
 from mmsr.engine.probe_set import Floats, Rows, load_probe
 from mmsr.engine.runners.onnx import open_onnx
 

@@ -1,6 +1,6 @@
 """`manifest.json`: what a bundle holds, where it comes from and what was proven of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -66,7 +66,7 @@ class Manifest:
     max_length: int  # history items that the model reads
     exclude_seen: bool  # default of the request field of that name
     tables: TableSizes
-    graphs: dict[str, GraphSpec]  # "sequence", "item", "image_encoder", "text_encoder"
+    graphs: dict[str, GraphSpec]  # "sequence", "explain", "item", "image_encoder", ...
     model: dict[str, Any]  # the model's configuration, as trained
     features: dict[str, Any]  # how images and texts become features, per modality
     files: dict[str, FileEntry] = field(default_factory=dict)
@@ -78,7 +78,8 @@ class Manifest:
     def bundle_id(self) -> str:
         """Sixteen hex digits that follow from the content alone, not from when it was made."""
         content = {name: entry.sha256 for name, entry in self.files.items()}
-        settings = {key: value for key, value in asdict(self).items() if key in IDENTIFYING}
+        said = replace(self, files={}, provenance={}, metrics={}, parity={})  # large, and not read
+        settings = {key: value for key, value in asdict(said).items() if key in IDENTIFYING}
         return sha256_json([content, settings])[:16]
 
     def save(self, folder: Path) -> None:

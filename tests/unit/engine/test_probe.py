@@ -10,7 +10,8 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.model import RowRequest, SequenceModel, open_model
-from mmsr.engine.probe import FP32_TOLERANCE, ProbeReport, probe_runner, prove, run_probe
+from mmsr.engine.precision import FP32_TOLERANCE
+from mmsr.engine.probe import ProbeReport, probe_runner, prove, run_probe
 from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import AnyArray, Runner
 

@@ -213,7 +213,7 @@ def test_each_disagreement_closes_the_gate(change: dict[str, Any], complaint: st
 def test_less_precise_graphs_may_lose_what_is_laid_down(precision: str, overlap: float) -> None:
     half = replace(GOOD, precision=precision, sequence=replace(PROBED, overlap=overlap))
     half.check()
-    with pytest.raises(ParityError, match=r"real histories: overlap 0\.98"):
+    with pytest.raises(ParityError, match=r"overlap@20 0\.985000, at least 0\.99"):
         replace(half, sequence=replace(PROBED, overlap=0.985)).check()
     lost = {"fp16": 0.0994, "bf16": 0.0994, "int8": 0.0989}[precision]
     with pytest.raises(ParityError, match=r"NDCG@10 0\.09"):
@@ -250,3 +250,16 @@ def test_the_cosine_is_that_of_the_worst_row() -> None:
     assert min_cosine(one_nF[2:], other_nF[2:]) == 1.0
     assert min_cosine(one_nF[2:], other_nF[:1]) == 0.0
     assert min_cosine(one_nF * NAN, other_nF) == 0.0
+
+
+def test_a_text_encoder_in_int8_may_turn_features_but_not_the_ranking() -> None:
+    int8 = replace(GOOD, text_precision="int8", text_min_cosine=0.96, text_max_distance=0.2)
+    int8.check()
+    with pytest.raises(ParityError, match=r"text_encoder\.onnx: cosine 0\.960000"):
+        replace(int8, text_precision="fp32").check()
+    with pytest.raises(ParityError, match=r"cosine 0\.940000 .* at least 0\.95 expected"):
+        replace(int8, text_min_cosine=0.94).check()
+    lower = replace(LOWER, ndcg=0.0989)
+    with pytest.raises(ParityError, match=r"NDCG@10 0\.09890 with texts encoded in int8"):
+        replace(int8, text_effect=lower).check()
+    replace(int8, text_effect=replace(lower, high=0.0001)).check()

@@ -13,6 +13,7 @@ from support.tiny_bundle import Sizes, make_twin, manifest_of, seal, write_files
 
 from mmsr.bundle.repository import Repository
 from mmsr.export import repo_cli
+from mmsr.export.gate import ParityError, require_none
 from mmsr.export.listing import age, list_lines, size
 
 Command = Callable[..., tuple[int, str, str]]
@@ -167,3 +168,10 @@ def test_triton_says_what_it_wrote(repository: Repository, repo: Command, tmp_pa
     assert repo("triton", repository.root, repository.ids()[2], target)[1].endswith(
         "version 2 as it was\n"
     )
+
+
+def test_verify_does_not_speak_of_publishing() -> None:
+    with pytest.raises(ParityError) as refused:
+        require_none(["7 rows differ", "2 weights differ"])
+    assert "nothing was published" in str(refused.value)
+    assert str(repo_cli.of_published(refused.value)) == "7 rows differ; 2 weights differ"

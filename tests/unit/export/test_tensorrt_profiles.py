@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 from support.tiny_bundle import Sizes, graph_spec, manifest_of
+from support.tiny_explain import explain_spec
 
 from mmsr.export.tensorrt.builder import load_cache, save_cache
 from mmsr.export.tensorrt.flavour import Flavour, Gpu, TensorRTAbsentError, TensorRTError
@@ -46,11 +47,20 @@ def test_no_more_results_are_asked_of_an_engine_than_there_are_items() -> None:
     assert profile["k"] == Range(least=1, typical=7, most=7)
 
 
+def test_the_explain_graph_takes_a_request_with_all_its_variants() -> None:
+    sizes = Sizes()
+    [profile] = profiles_of("explain", manifest_of(sizes), Buckets())
+    spec = explain_spec()
+    assert shape_of(spec, "switches", profile) == ((1, 3), (64, 3), (256, 3))
+    assert shape_of(spec, "candidates", profile) == ((1, 1), (64, 20), (256, 1000))
+    assert shape_of(spec, "item_inputs", profile)[0] == (sizes.capacity, sizes.width + 4)
+
+
 def test_a_dimension_without_sizes_is_named() -> None:
     with pytest.raises(TensorRTError, match=r"'history' varies in 'B'"):
         shape_of(graph_spec(), "history", {"L": Range(least=1, typical=1, most=1)})
-    with pytest.raises(TensorRTError, match="no sizes are known for the graph 'explain'"):
-        profiles_of("explain", manifest_of(Sizes()), Buckets())
+    with pytest.raises(TensorRTError, match="no sizes are known for the graph 'mood'"):
+        profiles_of("mood", manifest_of(Sizes()), Buckets())
 
 
 def test_without_a_gpu_full_tensorrt_is_not_even_imported(monkeypatch: pytest.MonkeyPatch) -> None:

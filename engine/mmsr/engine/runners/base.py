@@ -26,7 +26,7 @@ class Runner(Protocol):
         """Use `array` for input `name` in every later `run`, until bound anew.
 
         For the large tables. The array is not copied where the device allows that, so its owner
-        must not change it while `run` computes.
+        must not change it while `run` computes. float32 for a half input is converted, once.
         """
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -34,6 +34,17 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free the backend's memory; no call may follow."""
+
+
+def as_input(spec: TensorSpec, array: AnyArray) -> AnyArray:
+    """Return float32 in the half precision of the input; any other array as it is.
+
+    What half cannot hold becomes infinite: the export refuses such tables.
+    """
+    if spec.dtype != "float16" or array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(np.float16)
 
 
 def check_tensor(spec: TensorSpec, array: AnyArray) -> None:

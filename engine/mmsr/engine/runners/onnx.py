@@ -10,7 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
-from mmsr.engine.runners.base import AnyArray, check_tensor
+from mmsr.engine.runners.base import AnyArray, as_input, check_tensor
 
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
@@ -31,6 +31,7 @@ NUMPY_NAMES = {
     "tensor(int64)": "int64",
     "tensor(int32)": "int32",
     "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
     "tensor(bool)": "bool",
 }
 
@@ -49,6 +50,7 @@ class OnnxRunner:
 
     def bind(self, name: str, array: AnyArray) -> None:
         """Use `array` for input `name` from now on; on the CPU its memory is read in place."""
+        array = as_input(self._input[name], array)
         check_tensor(self._input[name], array)
         if not array.flags.c_contiguous:
             raise ValueError(f"input {name!r}: the array is not contiguous and would be copied")

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from mmsr.bundle.files import sha256_file, write_json
 from mmsr.bundle.manifest import GraphSpec, Manifest, verify_files
 from mmsr.bundle.repository import Repository
+from mmsr.engine.precision import FP32, precision_of
 from mmsr.export.tensorrt.builder import BuildRequest, build_engine
 from mmsr.export.tensorrt.flavour import Flavour, Gpu, TensorRTError
 from mmsr.export.tensorrt.profiles import Buckets, profiles_of
@@ -25,6 +26,8 @@ from mmsr.export.tensorrt.profiles import Buckets, profiles_of
 Precision = Literal["fp32", "fp16"]
 ENGINE_FORMAT = 1
 ENGINE_MANIFEST = "engine.json"
+# Asked so seldom that ONNX Runtime does: an engine of its own would hold memory for nothing.
+SELDOM = ("explain",)
 NOT_PROVEN = "these engines have not been compared with PyTorch: no runner serves them yet"
 
 # Told the graph, what is being done to it, steps done, steps in all.
@@ -39,7 +42,7 @@ class EngineChoice:
     gpu: Gpu | None
     precision: Precision = "fp16"
     buckets: Buckets = field(default_factory=Buckets)
-    graphs: tuple[str, ...] | None = None  # None: all of the bundle
+    graphs: tuple[str, ...] | None = None  # None: all of the bundle but those of SELDOM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,11 @@ def _chosen(manifest: Manifest, wanted: Sequence[str] | None) -> list[str]:
     if unknown:
         known = ", ".join(manifest.graphs)
         raise TensorRTError(f"no graph {unknown[0]!r} in the bundle; there are: {known}")
-    return [name for name in manifest.graphs if wanted is None or name in wanted]
+    return [
+        name
+        for name in manifest.graphs
+        if (name not in SELDOM if wanted is None else name in wanted)
+    ]
 
 
 def _build(
@@ -101,6 +108,7 @@ def _build(
     context: tuple[Manifest, Path, TellGraph],
 ) -> EngineEntry:
     manifest, cache, tell = context
+    require_fp32(graph, manifest)
     onnx = bundle / manifest.graphs[graph].file
     spec = manifest.graphs[graph]
     profiles = profiles_of(graph, manifest, choice.buckets)
@@ -124,6 +132,16 @@ def _build(
         precision=choice.precision,
         profiles=[{name: asdict(sizes) for name, sizes in p.items()} for p in profiles],
     )
+
+
+def require_fp32(graph: str, manifest: Manifest) -> None:
+    """Raise `TensorRTError` for a sequence graph in another precision: engines choose their own."""
+    written = precision_of(manifest)
+    if graph == "sequence" and written != FP32:
+        raise TensorRTError(
+            f"the bundle's sequence graph is in {written}, engines are built from fp32; export "
+            "with --precision fp32 (the engines' own is chosen here)"
+        )
 
 
 def _in_precision(

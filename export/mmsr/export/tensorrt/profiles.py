@@ -15,6 +15,7 @@ MOST_RESULTS = 1000  # as many as a request may ask for; TensorRT's TopK ends at
 TYPICAL_RESULTS = 20
 MOST_EXCLUDED = 1024  # rows; a longer list is answered by ONNX Runtime
 MOST_SETS = 8  # lines of the bias
+EXPLAIN_BATCHES = (1, 64, 256)  # one request and its variants: one a history item and a source
 ITEM_BATCHES = (1, 64, 1024)
 TEXT_LENGTH = 256  # where the graph names no bound
 
@@ -68,6 +69,18 @@ def profiles_of(graph: str, manifest: Manifest, buckets: Buckets) -> list[Profil
             "k": Range(least=1, typical=min(TYPICAL_RESULTS, most), most=most),
         }
         return [{"B": size, **fixed} for size in batches(buckets.sequence)]
+    if graph == "explain":
+        least, usual, largest = EXPLAIN_BATCHES
+        return [
+            {
+                "B": Range(least=least, typical=usual, most=largest),
+                "L": Range(least=1, typical=manifest.max_length, most=manifest.max_length),
+                "M": Range(least=1, typical=TYPICAL_RESULTS, most=MOST_RESULTS),
+                "C": exactly(tables.capacity),
+                "W": exactly(tables.input_width),
+                "D": exactly(tables.output_width),
+            }
+        ]
     if graph == "item":
         rows = Range(least=ITEM_BATCHES[0], typical=ITEM_BATCHES[1], most=ITEM_BATCHES[2])
         return [{"n": rows, "R": exactly(tables.items + 1)}]

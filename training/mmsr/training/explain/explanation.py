@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmsr.bundle.errors import MmsrError
 from mmsr.training.attention import Block
+from mmsr.training.explain.sources import sources_of
 from mmsr.training.explain.users import find_user
 from mmsr.training.model import SequentialRecommender, catalogue_scores
 from mmsr.training.run import TrainedRun
@@ -90,7 +91,7 @@ def explain_user(trained: TrainedRun, user: str, view: View) -> Explanation:
         head=head,
         heads=model.config.heads,
         history=tuple(items[: len(read)]),
-        sources=("id", *model.sides),
+        sources=sources_of(model),
         alone_MLL=alone_MLL,
         fused_LL=fused_LL,
         seen_excluded=seen_excluded,

@@ -1,0 +1,156 @@
+"""Scoring in int8 with exact re-ranking beside scoring in fp32: states in, the best rows out.
+
+    python export/benchmarks/scoring_precision.py --json export/results/scoring-precision.json
+
+The end of the sequence graph alone, as it is exported (filters, top-K), by the runner that serves,
+tables bound once, in turns. Whoever answers other rows than fp32 is not timed.
+"""
+
+# B batch, C table rows, D width, K results
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import typer
+from torch import Tensor, nn
+
+from benchmarks.turns import Line, take_turns
+from mmsr.bundle.terminal import run as run_app
+from mmsr.engine.quantise import bind_outputs
+from mmsr.engine.runners.base import Runner
+from mmsr.engine.runners.onnx import open_onnx
+from mmsr.export.graphs import TRACED_K
+from mmsr.export.int8_scoring import write_int8_scoring
+from mmsr.export.onnx_file import Port, convert, describe, k_as_input
+from mmsr.training.machine import describe_machine
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+K = 20
+CATALOGUES = [12_000, 100_000, 1_000_000]  # items
+EXCLUDED = 50  # rows of a request, as a history of that length
+MIN_OVERLAP = 0.999  # of int8's rows with fp32's; equal scores may change places
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+class Scoring(nn.Module):
+    """What follows the state in `SequenceGraph`."""
+
+    def forward(
+        self, state: Tensor, excluded: Tensor, bias: Tensor, bias_row: Tensor, item_outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows and scores [B, K]."""
+        scores_BC = state @ item_outputs.T + bias[bias_row]
+        scores_BC = scores_BC.scatter(1, excluded, -torch.inf)
+        scores_BK, rows_BK = torch.topk(scores_BC, TRACED_K, dim=1)
+        return rows_BK, scores_BK
+
+
+def write_graphs(width: int, folder: Path) -> dict[str, Path]:
+    """Write the scoring in both precisions."""
+    ones = torch.ones(2, dtype=torch.int64)
+    ports = [
+        Port(name="state", example=torch.zeros(2, width), dynamic={0: "B"}),
+        Port(name="excluded", example=ones[:, None].repeat(1, 4), dynamic={0: "B", 1: "E"}),
+        Port(
+            name="bias",
+            example=torch.zeros(3, 11),
+            dynamic={0: "S", 1: "C"},
+            least={1: TRACED_K},
+        ),
+        Port(name="bias_row", example=ones, dynamic={0: "B"}),
+        Port(name="item_outputs", example=torch.zeros(11, width), dynamic={0: "C"}),
+    ]
+    paths = {name: folder / f"{name}.onnx" for name in ("fp32", "int8")}
+    convert(Scoring(), ports, ["rows", "scores"], paths["fp32"])
+    k_as_input(paths["fp32"])
+    write_int8_scoring(paths["fp32"], paths["int8"])
+    return paths
+
+
+def open_bound(path: Path, outputs_CD: npt.NDArray[np.float32], threads: int) -> Runner:
+    """Return the runner with its tables bound."""
+    runner = open_onnx(path, describe(path), threads=threads)
+    bind_outputs(runner, outputs_CD)
+    bias = np.zeros((1, len(outputs_CD)), np.float32)
+    bias[0, 0] = -np.inf
+    runner.bind("bias", bias)
+    return runner
+
+
+def batch_of(size: int, items: int, width: int) -> Batch:
+    """Return random states, each with rows that it must not have."""
+    random = np.random.default_rng([size, items, width])
+    return {
+        "state": random.normal(size=(size, width)).astype(np.float32),
+        "excluded": random.integers(0, items, (size, EXCLUDED)),
+        "bias_row": np.zeros(size, np.int64),
+        "k": np.array([K]),
+    }
+
+
+def overlap(runners: dict[str, Runner], batch: Batch) -> float:
+    """Return the share of fp32's rows that int8 has."""
+    wanted, found = (runners[name].run(batch)["rows"].tolist() for name in ("fp32", "int8"))
+    pairs = zip(wanted, found, strict=True)
+    return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in pairs]))
+
+
+@app.command()
+def main(  # noqa: PLR0913 (a command has as many parameters as flags)
+    items: Annotated[list[int], typer.Option(help="catalogue sizes")] = CATALOGUES,
+    width: Annotated[int, typer.Option(min=2)] = 64,
+    batch: Annotated[list[int], typer.Option(help="batch sizes")] = [1, 8, 32],  # noqa: B006
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    rounds: Annotated[int, typer.Option(min=3)] = 7,
+    turn_s: Annotated[float, typer.Option(help="seconds of one turn", min=0.05)] = 0.2,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers")] = None,
+) -> None:
+    """Print, for each size, how many times as long fp32 takes as int8."""
+    results = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_graphs(width, Path(folder))
+        for count in items:
+            table = np.random.default_rng(count).normal(size=(count + 1, width))
+            outputs_CD = table.astype(np.float32)
+            runners = {name: open_bound(path, outputs_CD, threads) for name, path in paths.items()}
+            for size in batch:
+                asked = batch_of(size, count, width)
+                same = overlap(runners, asked)
+                if same < MIN_OVERLAP:
+                    sys.exit(f"int8 gives other rows than fp32: overlap {same:.4f}")
+                calls: dict[str, Callable[[], object]] = {
+                    name: partial(runner.run, asked) for name, runner in runners.items()
+                }
+                lines = take_turns(calls, rounds, turn_s)
+                tell(count, size, lines)
+                measured = [asdict(line) for line in lines]
+                results.append({"items": count, "batch": size, "overlap": same, "lines": measured})
+            for runner in runners.values():
+                runner.close()
+    found = {"width": width, "threads": threads, "k": K, "rounds": rounds, "results": results}
+    found["machine"] = asdict(describe_machine())
+    if json_file is not None:
+        json_file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def tell(items: int, batch: int, lines: list[Line]) -> None:
+    """Print one comparison."""
+    fp32, int8 = lines
+    typer.echo(
+        f"N={items} batch {batch}: fp32 {fp32.p50_ms:.3g} ms, int8 {int8.p50_ms:.3g} ms, "
+        f"{int8.ratio:.2f} times as fast [{int8.ratio_low:.2f}, {int8.ratio_high:.2f}]"
+    )
+
+
+if __name__ == "__main__":
+    run_app(app)
