@@ -43,8 +43,9 @@ def halves_of_unit() -> list[list[str]]:
     unit, training = Path("tests/unit"), Path("tests/unit/training")
     others = sorted(path for path in (ROOT / unit).iterdir() if path.name != "__pycache__")
     folders = [unit / path.name for path in others if path.is_dir() and path.name != "training"]
-    features = training / "features"
-    return [[str(training), f"--ignore={features}"], [*map(str, folders), str(features)]]
+    moved = [str(training / name) for name in ("features", "prepare")]
+    left_out = [f"--ignore={path}" for path in moved]
+    return [[str(training), *left_out], [*map(str, folders), *moved]]
 
 
 def runs_of(name: str) -> list[list[str]]:
