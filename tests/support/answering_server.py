@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import grpc
 
-from mmsr.v1 import recommender_pb2, recommender_pb2_grpc
+from mmsr.v1 import recommender_pb2
 
 MODEL_VERSION = "0123456789abcdef"
 DEADLINE_S = 20.0  # no test waits longer for anything
@@ -26,15 +26,15 @@ class Behaviour:
     answered: threading.Event = field(default_factory=threading.Event)  # a second request came
 
 
-class Recommender(recommender_pb2_grpc.RecommenderServicer):
-    """Answers at once, unless its behaviour says otherwise."""
+class Recommender:
+    """Has the one method that is asked. Answers at once, unless its behaviour says otherwise."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def Recommend(  # noqa: N802
+    async def recommend(
         self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.RecommendResponse:
         behaviour = self.behaviour
@@ -66,7 +66,12 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
 async def serve(behaviour: Behaviour) -> AsyncIterator[str]:
     """Serve in the running loop; give HOST:PORT."""
     server = grpc.aio.server()
-    recommender_pb2_grpc.add_RecommenderServicer_to_server(Recommender(behaviour), server)
+    handler = grpc.unary_unary_rpc_method_handler(
+        Recommender(behaviour).recommend,
+        request_deserializer=recommender_pb2.RecommendRequest.FromString,
+        response_serializer=recommender_pb2.RecommendResponse.SerializeToString,
+    )
+    server.add_registered_method_handlers("mmsr.v1.Recommender", {"Recommend": handler})
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:

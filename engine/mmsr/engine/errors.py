@@ -9,6 +9,7 @@ In the order in which a request (or a start) can meet them:
     ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
+    ├── UnknownLabel         no model is served under this label        NOT_FOUND
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -58,6 +59,12 @@ class MessageTooLarge(EngineError):
     code = "RESOURCE_EXHAUSTED"
 
 
+class UnknownLabel(EngineError):
+    """The request asks for a label that is not served here."""
+
+    code = "NOT_FOUND"
+
+
 class InvalidRequest(EngineError):
     """A field of the request is out of range; the same request will never succeed."""
 
@@ -84,6 +91,16 @@ class RunnerFailed(EngineError):
     """The computation failed; the server's log says why, the caller is not told."""
 
 
+CODES = (
+    NotExplainable,
+    Unavailable,
+    UnknownLabel,
+    InvalidRequest,
+    DeadlineTooShort,
+    RunnerFailed,
+)
+
+
 def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineError:
     """Return the error that a gRPC status stands for; the inverse of each class's `code`."""
     if code == Overloaded.code:
@@ -92,7 +109,7 @@ def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineEr
         return Overloaded(details, retry_after_ms)
     if code == "CANCELLED":  # not by the caller, who gets no status then
         return Unavailable(f"the server ended the call while it stopped ({details})")
-    for error in (NotExplainable, Unavailable, InvalidRequest, DeadlineTooShort, RunnerFailed):
+    for error in CODES:
         if code == error.code:
             return error(details)
     return EngineError(f"{code}: {details}")

@@ -1,83 +1,33 @@
-"""`mmsr.v1.Recommender` over gRPC: translates messages and errors, decides nothing."""
-
-import logging
-from collections.abc import Callable
-from typing import Any, NoReturn
+"""`mmsr.v1.Recommender` over gRPC: translates messages, decides nothing."""
 
 import grpc
-from google.protobuf.message import DecodeError
 
-from mmsr.engine.errors import EngineError, InvalidRequest, Overloaded, RunnerFailed, Unavailable
-from mmsr.engine.service import Query, Reply, Service
-from mmsr.engine.wire import METHOD, RETRY_AFTER, SERVICE_NAME
+from mmsr.engine.rpc import Call, Rpc, register
+from mmsr.engine.service import Query, Reply
+from mmsr.engine.serving import Serving
+from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2 as pb
-
-log = logging.getLogger(__name__)
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RecommenderFace:
-    """Answers with the present service, or with the reason why there is none."""
+    """The methods of the recommender service."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._service: Service | None = None
-        self._refusal = Unavailable("the server is starting; try again in a moment")
-        self.last_call = clock()
+    name = SERVICE_NAME
 
-    def add_to(self, server: grpc.aio.Server) -> None:
-        """Register with a server that has not started.
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
 
-        Not by the generated function: its deserializer would answer a malformed message with
-        UNKNOWN and write a traceback to the log.
-        """
-        handler: grpc.RpcMethodHandler[bytes, Any] = grpc.unary_unary_rpc_method_handler(
-            self.recommend, response_serializer=pb.RecommendResponse.SerializeToString
-        )
-        handlers = {METHOD: handler}
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE_NAME, handlers),)
-        )
-        server.add_registered_method_handlers(SERVICE_NAME, handlers)
+    def add_to(self, server: grpc.aio.Server, rpc: Rpc) -> None:
+        """Register with a server that has not started."""
+        method = f"{self.name}/Recommend"
+        handlers = {"Recommend": rpc.unary(method, pb.RecommendRequest, self.recommend)}
+        register(server, self.name, handlers)
 
-    def use(self, service: Service) -> None:
-        """Answer new requests with `service`; those under way stay with theirs."""
-        self._service = service
-
-    def refuse(self, reason: Unavailable) -> None:
-        """Answer new requests with `reason`."""
-        self._service = None
-        self._refusal = reason
-
-    async def recommend(self, message: bytes, context: Context) -> pb.RecommendResponse:
-        """Answer an encoded `RecommendRequest`; see recommender.proto."""
-        now = self.last_call = self._clock()
-        try:
-            service = self._service
-            if service is None:
-                raise self._refusal
-            left_s = context.time_remaining()
-            # None without a deadline, whatever the annotation says.
-            deadline = None if left_s is None else now + left_s
-            reply = await service.recommend(query_of(parse(message)), deadline)
-            return response_of(reply, service.facts.version)
-        except EngineError as error:
-            await abort(context, error)
-        except Exception:  # outermost: a bug must not take the server down
-            log.exception("Recommend failed")
-            await abort(context, RunnerFailed("internal error"))
-
-
-def parse(message: bytes) -> pb.RecommendRequest:
-    """Decode a request; `InvalidRequest` if it is none."""
-    try:
-        return pb.RecommendRequest.FromString(message)
-    except DecodeError as error:
-        raise InvalidRequest(
-            f"{len(message)} bytes that are no mmsr.v1.RecommendRequest ({error}); expected one, "
-            "with ids in UTF-8"
-        ) from None
+    async def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
+        """Answer one request."""
+        service = self._serving.deployment(request.label).service
+        reply = await service.recommend(query_of(request), call.deadline)
+        return response_of(reply, service.facts.version)
 
 
 def query_of(request: pb.RecommendRequest) -> Query:
@@ -99,12 +49,3 @@ def response_of(reply: Reply, version: str) -> pb.RecommendResponse:
         batch_size=reply.batch_size,
         unknown_item_ids=reply.unknown_item_ids,
     )
-
-
-async def abort(context: Context, error: EngineError) -> NoReturn:
-    """End the call with the error's status."""
-    retry: tuple[tuple[str, str], ...] = ()
-    if isinstance(error, Overloaded):
-        retry = ((RETRY_AFTER, str(error.retry_after_ms)),)
-    await context.abort(grpc.StatusCode[error.code], str(error), retry)
-    raise AssertionError("abort returned")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import grpc
 from grpc_reflection.v1alpha import reflection
@@ -25,7 +25,8 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
-from mmsr.engine.wire import SERVICE_NAME
+from mmsr.engine.rpc import Rpc
+from mmsr.engine.serving import Serving
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
@@ -35,24 +36,36 @@ LEAVE_S = 1.0  # for the computing thread to end when there is nothing left to w
 log = logging.getLogger(__name__)
 
 
+class Face(Protocol):
+    """A gRPC service of this server."""
+
+    name: str  # with its package
+
+    def add_to(self, server: grpc.aio.Server, rpc: Rpc) -> None:
+        """Register the methods with a server that has not started."""
+
+
 class Server:
-    """One listening address with its health, reflection and recommender services."""
+    """One listening address with its services, health and reflection."""
 
     def __init__(self, config: ServeConfig, compute: ComputeThread) -> None:
         self._config = config
         self._compute = compute
         self._clock: Callable[[], float] = time.monotonic
         self.deployment: Deployment | None = None
-        self.face = RecommenderFace(self._clock)
-        self.health = Health(("", SERVICE_NAME))
+        self.serving = Serving(config.label)
+        self.rpc = Rpc(self._clock)
+        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
     async def listen(self) -> None:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
         self._server = grpc.aio.server(options=server_options(self._config))
-        self.face.add_to(self._server)
+        for face in self.faces:
+            face.add_to(self._server, self.rpc)
         self.health.add_to(self._server)
-        names = (SERVICE_NAME, HEALTH_NAME, reflection.SERVICE_NAME)
+        names = (*(face.name for face in self.faces), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
         self.port = bind(self._server, self._config.host, self._config.port)
         await self._server.start()
@@ -65,7 +78,7 @@ class Server:
         gc.collect()
         gc.freeze()
         self.deployment = deployment
-        self.face.use(deployment.service)
+        self.serving.use(self._config.label, deployment)
         self.health.set(serving=True)
 
     def announce(self) -> None:
@@ -93,7 +106,7 @@ class Server:
             # Whoever has not heard of it yet still sends, and is answered.
             lame_ends = min(ends, self._clock() + self._config.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
-        self.face.refuse(Unavailable("the server is stopping; send the request to another one"))
+        self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
         if self.deployment is not None:
             lost = await self._drain(self.deployment, ends)
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
@@ -128,7 +141,7 @@ class Server:
         """
         began = self._clock()
         while (now := self._clock()) < ends:
-            quiet_at = max(began, self.face.last_call) + quiet_s
+            quiet_at = max(began, self.rpc.last_call) + quiet_s
             if now >= quiet_at:
                 return
             await asyncio.sleep(min(quiet_at, ends) - now)

@@ -3,5 +3,4 @@
 from mmsr.v1 import recommender_pb2 as pb
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
-METHOD = "Recommend"
 RETRY_AFTER = "retry-after-ms"  # trailing metadata of RESOURCE_EXHAUSTED when the queue is full

@@ -24,19 +24,51 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mmsr/v1/recommender.proto\x12\x07mmsr.v1\"p\n\x10RecommendRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x14\n\x0c\x65xcluded_ids\x18\x03 \x03(\t\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x42\x0f\n\r_exclude_seen\"\xda\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bunknown_ids\x18\x04 \x01(\r\x12#\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x11.mmsr.v1.Fallback\x12\x10\n\x08queue_us\x18\x06 \x01(\r\x12\x12\n\ncompute_us\x18\x07 \x01(\r\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12\x18\n\x10unknown_item_ids\x18\t \x03(\t*=\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41LLBACK_POPULARITY\x10\x01\x32Q\n\x0bRecommender\x12\x42\n\tRecommend\x12\x19.mmsr.v1.RecommendRequest\x1a\x1a.mmsr.v1.RecommendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mmsr/v1/recommender.proto\x12\x07mmsr.v1\"\x1b\n\x07ItemIds\x12\x10\n\x08item_ids\x18\x01 \x03(\t\"\xad\x02\n\x10RecommendRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x14\n\x0c\x65xcluded_ids\x18\x03 \x03(\t\x12\x19\n\x0c\x65xclude_seen\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12&\n\x07\x61llowed\x18\x05 \x01(\x0b\x32\x10.mmsr.v1.ItemIdsH\x01\x88\x01\x01\x12\x1a\n\x12include_categories\x18\x06 \x03(\t\x12\x1a\n\x12\x65xclude_categories\x18\x07 \x03(\t\x12\x1b\n\x0eonly_available\x18\x08 \x01(\x08H\x02\x88\x01\x01\x12\r\n\x05label\x18\t \x01(\t\x12\x10\n\x08user_key\x18\n \x01(\tB\x0f\n\r_exclude_seenB\n\n\x08_allowedB\x11\n\x0f_only_available\"\xf5\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x13\n\x0bunknown_ids\x18\x04 \x01(\r\x12#\n\x08\x66\x61llback\x18\x05 \x01(\x0e\x32\x11.mmsr.v1.Fallback\x12\x10\n\x08queue_us\x18\x06 \x01(\r\x12\x12\n\ncompute_us\x18\x07 \x01(\r\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12\x18\n\x10unknown_item_ids\x18\t \x03(\t\x12\x19\n\x11\x63\x61talogue_version\x18\n \x01(\x04\"E\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\"D\n\x15RecommendBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.mmsr.v1.RecommendRequest\"C\n\x16RecommendBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.mmsr.v1.RecommendResult\"s\n\x0fRecommendResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.mmsr.v1.RecommendResponseH\x00\x12&\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x15.mmsr.v1.RequestErrorH\x00\x42\x08\n\x06result\"f\n\x16RecommendStreamRequest\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x07request\x18\x02 \x01(\x0b\x32\x19.mmsr.v1.RecommendRequest\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x03 \x01(\r\"P\n\x17RecommendStreamResponse\x12\x0b\n\x03key\x18\x01 \x01(\t\x12(\n\x06result\x18\x02 \x01(\x0b\x32\x18.mmsr.v1.RecommendResult\"W\n\x0cScoreRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\x15\n\rcandidate_ids\x18\x02 \x03(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x10\n\x08user_key\x18\x04 \x01(\t\"\xd1\x01\n\rScoreResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x1d\n\x15unknown_candidate_ids\x18\x03 \x03(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\x12\x13\n\x0bunknown_ids\x18\x05 \x01(\r\x12\x10\n\x08queue_us\x18\x06 \x01(\r\x12\x12\n\ncompute_us\x18\x07 \x01(\r\x12\x12\n\nbatch_size\x18\x08 \x01(\r\x12\x19\n\x11\x63\x61talogue_version\x18\t \x01(\x04\"\x8d\x02\n\x0eSimilarRequest\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\t\n\x01k\x18\x02 \x01(\r\x12\x1e\n\x02\x62y\x18\x03 \x01(\x0e\x32\x12.mmsr.v1.SimilarBy\x12\x14\n\x0c\x65xcluded_ids\x18\x04 \x03(\t\x12&\n\x07\x61llowed\x18\x05 \x01(\x0b\x32\x10.mmsr.v1.ItemIdsH\x00\x88\x01\x01\x12\x1a\n\x12include_categories\x18\x06 \x03(\t\x12\x1a\n\x12\x65xclude_categories\x18\x07 \x03(\t\x12\x1b\n\x0eonly_available\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12\r\n\x05label\x18\t \x01(\tB\n\n\x08_allowedB\x11\n\x0f_only_available\"\x7f\n\x0fSimilarResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\t\x12\x14\n\x0csimilarities\x18\x02 \x03(\x02\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x19\n\x11\x63\x61talogue_version\x18\x04 \x01(\x04\x12\x12\n\ncompute_us\x18\x05 \x01(\r\"_\n\x0e\x45xplainRequest\x12\x0f\n\x07history\x18\x01 \x03(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t\x12\t\n\x01k\x18\x03 \x01(\r\x12\r\n\x05label\x18\x04 \x01(\t\x12\x10\n\x08user_key\x18\x05 \x01(\t\"\xbe\x01\n\x0f\x45xplainResponse\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.mmsr.v1.ItemExplanation\x12\x0f\n\x07history\x18\x02 \x03(\t\x12\x11\n\tattention\x18\x03 \x03(\x02\x12\x18\n\x10unknown_item_ids\x18\x04 \x03(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x19\n\x11\x63\x61talogue_version\x18\x06 \x01(\x04\x12\x12\n\ncompute_us\x18\x07 \x01(\r\"y\n\x0fItemExplanation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x17\n\x0fhistory_changes\x18\x03 \x03(\x02\x12-\n\x0esource_changes\x18\x04 \x03(\x0b\x32\x15.mmsr.v1.SourceChange\".\n\x0cSourceChange\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06\x63hange\x18\x02 \x01(\x02*=\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41LLBACK_POPULARITY\x10\x01*V\n\tSimilarBy\x12\x1a\n\x16SIMILAR_BY_UNSPECIFIED\x10\x00\x12\x15\n\x11SIMILAR_BY_OUTPUT\x10\x01\x12\x16\n\x12SIMILAR_BY_CONTENT\x10\x02\x32\xb2\x03\n\x0bRecommender\x12\x42\n\tRecommend\x12\x19.mmsr.v1.RecommendRequest\x1a\x1a.mmsr.v1.RecommendResponse\x12Q\n\x0eRecommendBatch\x12\x1e.mmsr.v1.RecommendBatchRequest\x1a\x1f.mmsr.v1.RecommendBatchResponse\x12X\n\x0fRecommendStream\x12\x1f.mmsr.v1.RecommendStreamRequest\x1a .mmsr.v1.RecommendStreamResponse(\x01\x30\x01\x12\x36\n\x05Score\x12\x15.mmsr.v1.ScoreRequest\x1a\x16.mmsr.v1.ScoreResponse\x12<\n\x07Similar\x12\x17.mmsr.v1.SimilarRequest\x1a\x18.mmsr.v1.SimilarResponse\x12<\n\x07\x45xplain\x12\x17.mmsr.v1.ExplainRequest\x1a\x18.mmsr.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mmsr.v1.recommender_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FALLBACK']._serialized_start=373
-  _globals['_FALLBACK']._serialized_end=434
-  _globals['_RECOMMENDREQUEST']._serialized_start=38
-  _globals['_RECOMMENDREQUEST']._serialized_end=150
-  _globals['_RECOMMENDRESPONSE']._serialized_start=153
-  _globals['_RECOMMENDRESPONSE']._serialized_end=371
-  _globals['_RECOMMENDER']._serialized_start=436
-  _globals['_RECOMMENDER']._serialized_end=517
+  _globals['_FALLBACK']._serialized_start=2295
+  _globals['_FALLBACK']._serialized_end=2356
+  _globals['_SIMILARBY']._serialized_start=2358
+  _globals['_SIMILARBY']._serialized_end=2444
+  _globals['_ITEMIDS']._serialized_start=38
+  _globals['_ITEMIDS']._serialized_end=65
+  _globals['_RECOMMENDREQUEST']._serialized_start=68
+  _globals['_RECOMMENDREQUEST']._serialized_end=369
+  _globals['_RECOMMENDRESPONSE']._serialized_start=372
+  _globals['_RECOMMENDRESPONSE']._serialized_end=617
+  _globals['_REQUESTERROR']._serialized_start=619
+  _globals['_REQUESTERROR']._serialized_end=688
+  _globals['_RECOMMENDBATCHREQUEST']._serialized_start=690
+  _globals['_RECOMMENDBATCHREQUEST']._serialized_end=758
+  _globals['_RECOMMENDBATCHRESPONSE']._serialized_start=760
+  _globals['_RECOMMENDBATCHRESPONSE']._serialized_end=827
+  _globals['_RECOMMENDRESULT']._serialized_start=829
+  _globals['_RECOMMENDRESULT']._serialized_end=944
+  _globals['_RECOMMENDSTREAMREQUEST']._serialized_start=946
+  _globals['_RECOMMENDSTREAMREQUEST']._serialized_end=1048
+  _globals['_RECOMMENDSTREAMRESPONSE']._serialized_start=1050
+  _globals['_RECOMMENDSTREAMRESPONSE']._serialized_end=1130
+  _globals['_SCOREREQUEST']._serialized_start=1132
+  _globals['_SCOREREQUEST']._serialized_end=1219
+  _globals['_SCORERESPONSE']._serialized_start=1222
+  _globals['_SCORERESPONSE']._serialized_end=1431
+  _globals['_SIMILARREQUEST']._serialized_start=1434
+  _globals['_SIMILARREQUEST']._serialized_end=1703
+  _globals['_SIMILARRESPONSE']._serialized_start=1705
+  _globals['_SIMILARRESPONSE']._serialized_end=1832
+  _globals['_EXPLAINREQUEST']._serialized_start=1834
+  _globals['_EXPLAINREQUEST']._serialized_end=1929
+  _globals['_EXPLAINRESPONSE']._serialized_start=1932
+  _globals['_EXPLAINRESPONSE']._serialized_end=2122
+  _globals['_ITEMEXPLANATION']._serialized_start=2124
+  _globals['_ITEMEXPLANATION']._serialized_end=2245
+  _globals['_SOURCECHANGE']._serialized_start=2247
+  _globals['_SOURCECHANGE']._serialized_end=2293
+  _globals['_RECOMMENDER']._serialized_start=2447
+  _globals['_RECOMMENDER']._serialized_end=2881
 # @@protoc_insertion_point(module_scope)

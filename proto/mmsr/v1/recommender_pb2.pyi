@@ -38,6 +38,52 @@ FALLBACK_POPULARITY: Fallback.ValueType  # 1
 """The history is empty or wholly unknown: the most popular eligible items."""
 Global___Fallback: _TypeAlias = Fallback  # noqa: Y015
 
+class _SimilarBy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SimilarByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SimilarBy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SIMILAR_BY_UNSPECIFIED: _SimilarBy.ValueType  # 0
+    """As SIMILAR_BY_OUTPUT."""
+    SIMILAR_BY_OUTPUT: _SimilarBy.ValueType  # 1
+    """By output vectors: what the model takes them for, purchases included."""
+    SIMILAR_BY_CONTENT: _SimilarBy.ValueType  # 2
+    """By content alone: the output vectors that the items would have if nobody had bought them."""
+
+class SimilarBy(_SimilarBy, metaclass=_SimilarByEnumTypeWrapper):
+    """What items are compared by."""
+
+SIMILAR_BY_UNSPECIFIED: SimilarBy.ValueType  # 0
+"""As SIMILAR_BY_OUTPUT."""
+SIMILAR_BY_OUTPUT: SimilarBy.ValueType  # 1
+"""By output vectors: what the model takes them for, purchases included."""
+SIMILAR_BY_CONTENT: SimilarBy.ValueType  # 2
+"""By content alone: the output vectors that the items would have if nobody had bought them."""
+Global___SimilarBy: _TypeAlias = SimilarBy  # noqa: Y015
+
+@_typing.final
+class ItemIds(_message.Message):
+    """Item ids. A message, so that an empty list is told from none."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemIds: _TypeAlias = ItemIds  # noqa: Y015
+
 @_typing.final
 class RecommendRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -46,10 +92,26 @@ class RecommendRequest(_message.Message):
     K_FIELD_NUMBER: _builtins.int
     EXCLUDED_IDS_FIELD_NUMBER: _builtins.int
     EXCLUDE_SEEN_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    INCLUDE_CATEGORIES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_CATEGORIES_FIELD_NUMBER: _builtins.int
+    ONLY_AVAILABLE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    USER_KEY_FIELD_NUMBER: _builtins.int
     k: _builtins.int
-    """How many items to return: 1 to 1,000. Fewer come back only if fewer are eligible."""
+    """How many items to return: 1 to 1,000, clipped to the catalogue. Fewer come back only if fewer
+    are eligible.
+    """
     exclude_seen: _builtins.bool
     """Whether items of `history` are left out. Unset: the bundle's own default."""
+    only_available: _builtins.bool
+    """Whether unavailable items are left out. Unset: yes."""
+    label: _builtins.str
+    """Which model answers, by the label of its bundle. Empty: the server's default."""
+    user_key: _builtins.str
+    """Whose request this is, as the shop names the user; at most 512 bytes. Decides which side of a
+    split answers; not stored, and not logged by default.
+    """
     @_builtins.property
     def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The user's items, oldest first; at most 10,000. Only the newest ones that fit the model's
@@ -58,7 +120,23 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def excluded_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Items that must not be returned; at most 10,000. Unknown ids are ignored."""
+        """Denied: items that must not be returned; at most 10,000. Unknown ids are ignored."""
+
+    @_builtins.property
+    def allowed(self) -> Global___ItemIds:
+        """If set, nothing else is returned; at most 10,000 ids. Unknown ids are ignored; a list without a
+        known id returns nothing.
+        """
+
+    @_builtins.property
+    def include_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only items that have at least one of these categories; at most 1,000. Empty: any item. Names that
+        no item has are ignored; if all are such, nothing is returned.
+        """
+
+    @_builtins.property
+    def exclude_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """No item that has one of these categories; at most 1,000."""
 
     def __init__(
         self,
@@ -67,14 +145,29 @@ class RecommendRequest(_message.Message):
         k: _builtins.int = ...,
         excluded_ids: _abc.Iterable[_builtins.str] | None = ...,
         exclude_seen: _builtins.bool | None = ...,
+        allowed: Global___ItemIds | None = ...,
+        include_categories: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_categories: _abc.Iterable[_builtins.str] | None = ...,
+        only_available: _builtins.bool | None = ...,
+        label: _builtins.str = ...,
+        user_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "exclude_seen", b"exclude_seen"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed", b"_allowed", "_exclude_seen", b"_exclude_seen", "_only_available", b"_only_available", "allowed", b"allowed", "exclude_seen", b"exclude_seen", "only_available", b"only_available"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen", "exclude_seen", b"exclude_seen", "excluded_ids", b"excluded_ids", "history", b"history", "k", b"k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed", b"_allowed", "_exclude_seen", b"_exclude_seen", "_only_available", b"_only_available", "allowed", b"allowed", "exclude_categories", b"exclude_categories", "exclude_seen", b"exclude_seen", "excluded_ids", b"excluded_ids", "history", b"history", "include_categories", b"include_categories", "k", b"k", "label", b"label", "only_available", b"only_available", "user_key", b"user_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allowed: _TypeAlias = _typing.Literal["allowed"]  # noqa: Y015
+    _WhichOneofArgType__allowed: _TypeAlias = _typing.Literal["_allowed", b"_allowed"]  # noqa: Y015
     _WhichOneofReturnType__exclude_seen: _TypeAlias = _typing.Literal["exclude_seen"]  # noqa: Y015
     _WhichOneofArgType__exclude_seen: _TypeAlias = _typing.Literal["_exclude_seen", b"_exclude_seen"]  # noqa: Y015
+    _WhichOneofReturnType__only_available: _TypeAlias = _typing.Literal["only_available"]  # noqa: Y015
+    _WhichOneofArgType__only_available: _TypeAlias = _typing.Literal["_only_available", b"_only_available"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowed) -> _WhichOneofReturnType__allowed | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exclude_seen) -> _WhichOneofReturnType__exclude_seen | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__only_available) -> _WhichOneofReturnType__only_available | None: ...
 
 Global___RecommendRequest: _TypeAlias = RecommendRequest  # noqa: Y015
 
@@ -91,6 +184,7 @@ class RecommendResponse(_message.Message):
     COMPUTE_US_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """Id of the bundle that answered."""
     unknown_ids: _builtins.int
@@ -103,6 +197,8 @@ class RecommendResponse(_message.Message):
     """Time of the computation that this request rode in, in microseconds."""
     batch_size: _builtins.int
     """How many requests rode in that computation; 0 if none was needed."""
+    catalogue_version: _builtins.int
+    """Counts the changes of the live catalogue that this answer has seen; 0: none since the export."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Best first. Parallel to `scores`."""
@@ -131,11 +227,523 @@ class RecommendResponse(_message.Message):
         compute_us: _builtins.int = ...,
         batch_size: _builtins.int = ...,
         unknown_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        catalogue_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "compute_us", b"compute_us", "fallback", b"fallback", "item_ids", b"item_ids", "model_version", b"model_version", "queue_us", b"queue_us", "scores", b"scores", "unknown_ids", b"unknown_ids", "unknown_item_ids", b"unknown_item_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "catalogue_version", b"catalogue_version", "compute_us", b"compute_us", "fallback", b"fallback", "item_ids", b"item_ids", "model_version", b"model_version", "queue_us", b"queue_us", "scores", b"scores", "unknown_ids", b"unknown_ids", "unknown_item_ids", b"unknown_item_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
+
+@_typing.final
+class RequestError(_message.Message):
+    """Why one request of several has no answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """gRPC's name of the status that a call of its own would have ended with: "INVALID_ARGUMENT"."""
+    message: _builtins.str
+    """What was received, what was expected, what to do."""
+    retry_after_ms: _builtins.int
+    """When to try again, in milliseconds; 0: not said."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+        retry_after_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "retry_after_ms", b"retry_after_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestError: _TypeAlias = RequestError  # noqa: Y015
+
+@_typing.final
+class RecommendBatchRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendRequest]:
+        """1 to 1,024 requests."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___RecommendRequest] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendBatchRequest: _TypeAlias = RecommendBatchRequest  # noqa: Y015
+
+@_typing.final
+class RecommendBatchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendResult]:
+        """In the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RecommendResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendBatchResponse: _TypeAlias = RecommendBatchResponse  # noqa: Y015
+
+@_typing.final
+class RecommendResult(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___RecommendResponse: ...
+    @_builtins.property
+    def error(self) -> Global___RequestError: ...
+    def __init__(
+        self,
+        *,
+        response: Global___RecommendResponse | None = ...,
+        error: Global___RequestError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RecommendResult: _TypeAlias = RecommendResult  # noqa: Y015
+
+@_typing.final
+class RecommendStreamRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    DEADLINE_MS_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """Comes back with the answer; at most 512 bytes, need not be unique."""
+    deadline_ms: _builtins.int
+    """Time for this request, in milliseconds from its arrival. 0: that of the stream."""
+    @_builtins.property
+    def request(self) -> Global___RecommendRequest: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        request: Global___RecommendRequest | None = ...,
+        deadline_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deadline_ms", b"deadline_ms", "key", b"key", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendStreamRequest: _TypeAlias = RecommendStreamRequest  # noqa: Y015
+
+@_typing.final
+class RecommendStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    key: _builtins.str
+    """That of the request."""
+    @_builtins.property
+    def result(self) -> Global___RecommendResult: ...
+    def __init__(
+        self,
+        *,
+        key: _builtins.str = ...,
+        result: Global___RecommendResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendStreamResponse: _TypeAlias = RecommendStreamResponse  # noqa: Y015
+
+@_typing.final
+class ScoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    CANDIDATE_IDS_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    USER_KEY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """As in RecommendRequest."""
+    user_key: _builtins.str
+    """As in RecommendRequest."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RecommendRequest, with at least one known id."""
+
+    @_builtins.property
+    def candidate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What to rank: 1 to 1,000 ids. An id that stands twice is ranked once."""
+
+    def __init__(
+        self,
+        *,
+        history: _abc.Iterable[_builtins.str] | None = ...,
+        candidate_ids: _abc.Iterable[_builtins.str] | None = ...,
+        label: _builtins.str = ...,
+        user_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_ids", b"candidate_ids", "history", b"history", "label", b"label", "user_key", b"user_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
+
+@_typing.final
+class ScoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CANDIDATE_IDS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    UNKNOWN_IDS_FIELD_NUMBER: _builtins.int
+    QUEUE_US_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """As in RecommendResponse."""
+    unknown_ids: _builtins.int
+    """As in RecommendResponse."""
+    queue_us: _builtins.int
+    """As in RecommendResponse."""
+    compute_us: _builtins.int
+    """As in RecommendResponse."""
+    batch_size: _builtins.int
+    """As in RecommendResponse."""
+    catalogue_version: _builtins.int
+    """As in RecommendResponse."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The known candidates, best first. Parallel to `scores`."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The model's scores."""
+
+    @_builtins.property
+    def unknown_candidate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Candidates that the catalogue does not know, each once."""
+
+    def __init__(
+        self,
+        *,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
+        unknown_candidate_ids: _abc.Iterable[_builtins.str] | None = ...,
+        model_version: _builtins.str = ...,
+        unknown_ids: _builtins.int = ...,
+        queue_us: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+        batch_size: _builtins.int = ...,
+        catalogue_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "catalogue_version", b"catalogue_version", "compute_us", b"compute_us", "item_ids", b"item_ids", "model_version", b"model_version", "queue_us", b"queue_us", "scores", b"scores", "unknown_candidate_ids", b"unknown_candidate_ids", "unknown_ids", b"unknown_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
+
+@_typing.final
+class SimilarRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    EXCLUDED_IDS_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    INCLUDE_CATEGORIES_FIELD_NUMBER: _builtins.int
+    EXCLUDE_CATEGORIES_FIELD_NUMBER: _builtins.int
+    ONLY_AVAILABLE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The item to be compared with. NOT_FOUND if the catalogue does not know it."""
+    k: _builtins.int
+    """How many items to return: 1 to 1,000; never the item itself."""
+    by: Global___SimilarBy.ValueType
+    """What is compared."""
+    only_available: _builtins.bool
+    """As in RecommendRequest."""
+    label: _builtins.str
+    """As in RecommendRequest."""
+    @_builtins.property
+    def excluded_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RecommendRequest."""
+
+    @_builtins.property
+    def allowed(self) -> Global___ItemIds:
+        """As in RecommendRequest."""
+
+    @_builtins.property
+    def include_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RecommendRequest."""
+
+    @_builtins.property
+    def exclude_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RecommendRequest."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        k: _builtins.int = ...,
+        by: Global___SimilarBy.ValueType = ...,
+        excluded_ids: _abc.Iterable[_builtins.str] | None = ...,
+        allowed: Global___ItemIds | None = ...,
+        include_categories: _abc.Iterable[_builtins.str] | None = ...,
+        exclude_categories: _abc.Iterable[_builtins.str] | None = ...,
+        only_available: _builtins.bool | None = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_allowed", b"_allowed", "_only_available", b"_only_available", "allowed", b"allowed", "only_available", b"only_available"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_allowed", b"_allowed", "_only_available", b"_only_available", "allowed", b"allowed", "by", b"by", "exclude_categories", b"exclude_categories", "excluded_ids", b"excluded_ids", "include_categories", b"include_categories", "item_id", b"item_id", "k", b"k", "label", b"label", "only_available", b"only_available"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__allowed: _TypeAlias = _typing.Literal["allowed"]  # noqa: Y015
+    _WhichOneofArgType__allowed: _TypeAlias = _typing.Literal["_allowed", b"_allowed"]  # noqa: Y015
+    _WhichOneofReturnType__only_available: _TypeAlias = _typing.Literal["only_available"]  # noqa: Y015
+    _WhichOneofArgType__only_available: _TypeAlias = _typing.Literal["_only_available", b"_only_available"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__allowed) -> _WhichOneofReturnType__allowed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__only_available) -> _WhichOneofReturnType__only_available | None: ...
+
+Global___SimilarRequest: _TypeAlias = SimilarRequest  # noqa: Y015
+
+@_typing.final
+class SimilarResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    SIMILARITIES_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """As in RecommendResponse."""
+    catalogue_version: _builtins.int
+    """As in RecommendResponse."""
+    compute_us: _builtins.int
+    """Time of the computation, in microseconds."""
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nearest first. Parallel to `similarities`."""
+
+    @_builtins.property
+    def similarities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Cosines, -1 to 1."""
+
+    def __init__(
+        self,
+        *,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        similarities: _abc.Iterable[_builtins.float] | None = ...,
+        model_version: _builtins.str = ...,
+        catalogue_version: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "compute_us", b"compute_us", "item_ids", b"item_ids", "model_version", b"model_version", "similarities", b"similarities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimilarResponse: _TypeAlias = SimilarResponse  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HISTORY_FIELD_NUMBER: _builtins.int
+    ITEM_IDS_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    USER_KEY_FIELD_NUMBER: _builtins.int
+    k: _builtins.int
+    """How many items, where `item_ids` is empty: 1 to 100; 0: 10."""
+    label: _builtins.str
+    """As in RecommendRequest."""
+    user_key: _builtins.str
+    """As in RecommendRequest."""
+    @_builtins.property
+    def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in RecommendRequest, with at least one known id."""
+
+    @_builtins.property
+    def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The items to explain: at most 100. Empty: the k best of `Recommend` with the bundle's defaults."""
+
+    def __init__(
+        self,
+        *,
+        history: _abc.Iterable[_builtins.str] | None = ...,
+        item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        k: _builtins.int = ...,
+        label: _builtins.str = ...,
+        user_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history", b"history", "item_ids", b"item_ids", "k", b"k", "label", b"label", "user_key", b"user_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    ATTENTION_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    model_version: _builtins.str
+    """As in RecommendResponse."""
+    catalogue_version: _builtins.int
+    """As in RecommendResponse."""
+    compute_us: _builtins.int
+    """Time of the computation, in microseconds."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemExplanation]:
+        """Best first."""
+
+    @_builtins.property
+    def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The known ids of the history that the model read, oldest first."""
+
+    @_builtins.property
+    def attention(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Where the last block looks from the last item: one weight an id of `history`, they sum to 1. Not
+        what a score hangs on.
+        """
+
+    @_builtins.property
+    def unknown_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of `item_ids` that the catalogue does not know, each once."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___ItemExplanation] | None = ...,
+        history: _abc.Iterable[_builtins.str] | None = ...,
+        attention: _abc.Iterable[_builtins.float] | None = ...,
+        unknown_item_ids: _abc.Iterable[_builtins.str] | None = ...,
+        model_version: _builtins.str = ...,
+        catalogue_version: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention", b"attention", "catalogue_version", b"catalogue_version", "compute_us", b"compute_us", "history", b"history", "items", b"items", "model_version", b"model_version", "unknown_item_ids", b"unknown_item_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class ItemExplanation(_message.Message):
+    """What one item's score hangs on. A change is the score without, less the score with all: below 0,
+    what was left out speaks for the item.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    HISTORY_CHANGES_FIELD_NUMBER: _builtins.int
+    SOURCE_CHANGES_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    score: _builtins.float
+    """The model's score."""
+    @_builtins.property
+    def history_changes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Change if this item of `ExplainResponse.history` had not been bought: parallel to it; empty where
+        it has one item.
+        """
+
+    @_builtins.property
+    def source_changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SourceChange]:
+        """Change if this source's attention is left out of every block."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        score: _builtins.float = ...,
+        history_changes: _abc.Iterable[_builtins.float] | None = ...,
+        source_changes: _abc.Iterable[Global___SourceChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["history_changes", b"history_changes", "item_id", b"item_id", "score", b"score", "source_changes", b"source_changes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemExplanation: _TypeAlias = ItemExplanation  # noqa: Y015
+
+@_typing.final
+class SourceChange(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """"id", "position", "image", "text" or "category"."""
+    change: _builtins.float
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        change: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change", b"change", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceChange: _TypeAlias = SourceChange  # noqa: Y015

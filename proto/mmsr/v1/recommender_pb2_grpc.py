@@ -27,6 +27,14 @@ if _version_not_supported:
 
 class RecommenderStub(object):
     """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
     """
 
     def __init__(self, channel):
@@ -40,19 +48,84 @@ class RecommenderStub(object):
                 request_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendRequest.SerializeToString,
                 response_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendResponse.FromString,
                 _registered_method=True)
+        self.RecommendBatch = channel.unary_unary(
+                '/mmsr.v1.Recommender/RecommendBatch',
+                request_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendBatchRequest.SerializeToString,
+                response_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendBatchResponse.FromString,
+                _registered_method=True)
+        self.RecommendStream = channel.stream_stream(
+                '/mmsr.v1.Recommender/RecommendStream',
+                request_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendStreamRequest.SerializeToString,
+                response_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendStreamResponse.FromString,
+                _registered_method=True)
+        self.Score = channel.unary_unary(
+                '/mmsr.v1.Recommender/Score',
+                request_serializer=mmsr_dot_v1_dot_recommender__pb2.ScoreRequest.SerializeToString,
+                response_deserializer=mmsr_dot_v1_dot_recommender__pb2.ScoreResponse.FromString,
+                _registered_method=True)
+        self.Similar = channel.unary_unary(
+                '/mmsr.v1.Recommender/Similar',
+                request_serializer=mmsr_dot_v1_dot_recommender__pb2.SimilarRequest.SerializeToString,
+                response_deserializer=mmsr_dot_v1_dot_recommender__pb2.SimilarResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/mmsr.v1.Recommender/Explain',
+                request_serializer=mmsr_dot_v1_dot_recommender__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=mmsr_dot_v1_dot_recommender__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class RecommenderServicer(object):
     """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
     """
 
     def Recommend(self, request, context):
         """Returns the k best eligible items after `history`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
-        too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-        `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
-        wait. UNAVAILABLE: the server is starting or draining.
+    def RecommendBatch(self, request, context):
+        """Answers up to 1,024 requests in one call; each has its own answer or its own error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecommendStream(self, request_iterator, context):
+        """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
+        order of their requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request, context):
+        """Ranks given candidates by the model's score after `history`, whether available or not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Similar(self, request, context):
+        """Returns the items nearest to an item.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
+        request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -66,6 +139,31 @@ def add_RecommenderServicer_to_server(servicer, server):
                     request_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendRequest.FromString,
                     response_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendResponse.SerializeToString,
             ),
+            'RecommendBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecommendBatch,
+                    request_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendBatchRequest.FromString,
+                    response_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendBatchResponse.SerializeToString,
+            ),
+            'RecommendStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.RecommendStream,
+                    request_deserializer=mmsr_dot_v1_dot_recommender__pb2.RecommendStreamRequest.FromString,
+                    response_serializer=mmsr_dot_v1_dot_recommender__pb2.RecommendStreamResponse.SerializeToString,
+            ),
+            'Score': grpc.unary_unary_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=mmsr_dot_v1_dot_recommender__pb2.ScoreRequest.FromString,
+                    response_serializer=mmsr_dot_v1_dot_recommender__pb2.ScoreResponse.SerializeToString,
+            ),
+            'Similar': grpc.unary_unary_rpc_method_handler(
+                    servicer.Similar,
+                    request_deserializer=mmsr_dot_v1_dot_recommender__pb2.SimilarRequest.FromString,
+                    response_serializer=mmsr_dot_v1_dot_recommender__pb2.SimilarResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=mmsr_dot_v1_dot_recommender__pb2.ExplainRequest.FromString,
+                    response_serializer=mmsr_dot_v1_dot_recommender__pb2.ExplainResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mmsr.v1.Recommender', rpc_method_handlers)
@@ -76,6 +174,14 @@ def add_RecommenderServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class Recommender(object):
     """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
     """
 
     @staticmethod
@@ -95,6 +201,141 @@ class Recommender(object):
             '/mmsr.v1.Recommender/Recommend',
             mmsr_dot_v1_dot_recommender__pb2.RecommendRequest.SerializeToString,
             mmsr_dot_v1_dot_recommender__pb2.RecommendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecommendBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmsr.v1.Recommender/RecommendBatch',
+            mmsr_dot_v1_dot_recommender__pb2.RecommendBatchRequest.SerializeToString,
+            mmsr_dot_v1_dot_recommender__pb2.RecommendBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecommendStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/mmsr.v1.Recommender/RecommendStream',
+            mmsr_dot_v1_dot_recommender__pb2.RecommendStreamRequest.SerializeToString,
+            mmsr_dot_v1_dot_recommender__pb2.RecommendStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmsr.v1.Recommender/Score',
+            mmsr_dot_v1_dot_recommender__pb2.ScoreRequest.SerializeToString,
+            mmsr_dot_v1_dot_recommender__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Similar(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmsr.v1.Recommender/Similar',
+            mmsr_dot_v1_dot_recommender__pb2.SimilarRequest.SerializeToString,
+            mmsr_dot_v1_dot_recommender__pb2.SimilarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mmsr.v1.Recommender/Explain',
+            mmsr_dot_v1_dot_recommender__pb2.ExplainRequest.SerializeToString,
+            mmsr_dot_v1_dot_recommender__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,37 +27,80 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RecommenderStub:
-    """Recommends items from a history of items."""
+    """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RecommenderAsyncStub: ...
     Recommend: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.RecommendRequest, _recommender_pb2.RecommendResponse]
-    """Returns the k best eligible items after `history`.
-
-    INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
-    too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-    `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
-    wait. UNAVAILABLE: the server is starting or draining.
+    """Returns the k best eligible items after `history`."""
+    RecommendBatch: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.RecommendBatchRequest, _recommender_pb2.RecommendBatchResponse]
+    """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+    RecommendStream: _grpc.StreamStreamMultiCallable[_recommender_pb2.RecommendStreamRequest, _recommender_pb2.RecommendStreamResponse]
+    """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
+    order of their requests.
+    """
+    Score: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.ScoreRequest, _recommender_pb2.ScoreResponse]
+    """Ranks given candidates by the model's score after `history`, whether available or not."""
+    Similar: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.SimilarRequest, _recommender_pb2.SimilarResponse]
+    """Returns the items nearest to an item."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.ExplainRequest, _recommender_pb2.ExplainResponse]
+    """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
+    request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
     """
 
 @_typing.type_check_only
 class RecommenderAsyncStub(RecommenderStub):
-    """Recommends items from a history of items."""
+    """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recommend: _aio.UnaryUnaryMultiCallable[_recommender_pb2.RecommendRequest, _recommender_pb2.RecommendResponse]  # type: ignore[assignment]
-    """Returns the k best eligible items after `history`.
-
-    INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
-    too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-    `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
-    wait. UNAVAILABLE: the server is starting or draining.
+    """Returns the k best eligible items after `history`."""
+    RecommendBatch: _aio.UnaryUnaryMultiCallable[_recommender_pb2.RecommendBatchRequest, _recommender_pb2.RecommendBatchResponse]  # type: ignore[assignment]
+    """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+    RecommendStream: _aio.StreamStreamMultiCallable[_recommender_pb2.RecommendStreamRequest, _recommender_pb2.RecommendStreamResponse]  # type: ignore[assignment]
+    """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
+    order of their requests.
+    """
+    Score: _aio.UnaryUnaryMultiCallable[_recommender_pb2.ScoreRequest, _recommender_pb2.ScoreResponse]  # type: ignore[assignment]
+    """Ranks given candidates by the model's score after `history`, whether available or not."""
+    Similar: _aio.UnaryUnaryMultiCallable[_recommender_pb2.SimilarRequest, _recommender_pb2.SimilarResponse]  # type: ignore[assignment]
+    """Returns the items nearest to an item."""
+    Explain: _aio.UnaryUnaryMultiCallable[_recommender_pb2.ExplainRequest, _recommender_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
+    request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
     """
 
 class RecommenderServicer(metaclass=_abc_1.ABCMeta):
-    """Recommends items from a history of items."""
+    """Recommends items from a history of items.
+
+    Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
+    NOT_FOUND: `label` names no model that this server has. RESOURCE_EXHAUSTED: the queue is full
+    (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
+    is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
+    wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
+    `recommend`.
+    """
 
     @_abc_1.abstractmethod
     def Recommend(
@@ -65,12 +108,50 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
         request: _recommender_pb2.RecommendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommender_pb2.RecommendResponse, _abc.Awaitable[_recommender_pb2.RecommendResponse]]:
-        """Returns the k best eligible items after `history`.
+        """Returns the k best eligible items after `history`."""
 
-        INVALID_ARGUMENT: k is 0 or above 1,000; an id is empty or longer than 512 bytes; a list is
-        too long. RESOURCE_EXHAUSTED: the queue is full (retry after the trailing metadata
-        `retry-after-ms`), or the message is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
-        wait. UNAVAILABLE: the server is starting or draining.
+    @_abc_1.abstractmethod
+    def RecommendBatch(
+        self,
+        request: _recommender_pb2.RecommendBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recommender_pb2.RecommendBatchResponse, _abc.Awaitable[_recommender_pb2.RecommendBatchResponse]]:
+        """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+
+    @_abc_1.abstractmethod
+    def RecommendStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_recommender_pb2.RecommendStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_recommender_pb2.RecommendStreamResponse], _abc.AsyncIterator[_recommender_pb2.RecommendStreamResponse]]:
+        """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
+        order of their requests.
+        """
+
+    @_abc_1.abstractmethod
+    def Score(
+        self,
+        request: _recommender_pb2.ScoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recommender_pb2.ScoreResponse, _abc.Awaitable[_recommender_pb2.ScoreResponse]]:
+        """Ranks given candidates by the model's score after `history`, whether available or not."""
+
+    @_abc_1.abstractmethod
+    def Similar(
+        self,
+        request: _recommender_pb2.SimilarRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recommender_pb2.SimilarResponse, _abc.Awaitable[_recommender_pb2.SimilarResponse]]:
+        """Returns the items nearest to an item."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _recommender_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_recommender_pb2.ExplainResponse, _abc.Awaitable[_recommender_pb2.ExplainResponse]]:
+        """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
+        request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
         """
 
 def add_RecommenderServicer_to_server(servicer: RecommenderServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

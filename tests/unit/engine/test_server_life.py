@@ -22,6 +22,7 @@ from mmsr.engine.batcher import Batcher
 from mmsr.engine.client import AsyncRecommenderClient, Recommendations, RecommenderClient
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import BatchConfig, Limits, ServeConfig
+from mmsr.engine.deployment import Deployment
 from mmsr.engine.errors import (
     ConfigError,
     InvalidRequest,
@@ -73,7 +74,7 @@ def test_a_server_serves_only_between_its_start_and_its_stop(shop: Shop) -> None
         assert await health_of(server) == SERVING
         assert (await client.recommend(["item-1"], k=3)).items
         server.health.set(serving=False)
-        server.face.refuse(Unavailable("the server is stopping"))
+        server.serving.refuse(Unavailable("the server is stopping"))
         assert await health_of(server) == NOT_SERVING
         with pytest.raises(Unavailable, match="the server is stopping"):
             await client.recommend(["item-1"], k=3)
@@ -209,16 +210,22 @@ def test_a_failure_inside_tells_the_caller_no_details(
         batcher = Batcher[RowRequest, RowAnswer](
             fail, compute, BatchConfig(), clock=time.monotonic, times=BatchTimes()
         )
-        server.face.use(Service(items, batcher, facts, Limits()))
+        use(server, Service(items, batcher, facts, Limits()))
         with pytest.raises(RunnerFailed, match=r"^the computation failed$"):
             await client.recommend(["item-1"], k=3)
-        server.face.use(BrokenService(items, batcher, facts, Limits()))
+        use(server, BrokenService(items, batcher, facts, Limits()))
         with pytest.raises(RunnerFailed, match=r"^internal error$"):
             await client.recommend(["item-1"], k=3)
 
     with_server(shop, main)
     assert caplog.text.count("Traceback") == 2
     assert caplog.text.count("ValueError: the secret of the house") == 2
+
+
+def use(server: Server, service: Service) -> None:
+    without_model: Any = None
+    deployment = Deployment(model=without_model, batcher=service.batcher, service=service)
+    server.serving.use("stable", deployment)
 
 
 def fail(jobs: object) -> list[RowAnswer]:

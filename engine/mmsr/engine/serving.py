@@ -1,0 +1,55 @@
+"""What answers now: one deployment a label, or the reason why there is none.
+
+Everything runs on the event loop's thread, so that a label moves between two requests.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from mmsr.engine.deployment import Deployment
+from mmsr.engine.errors import Unavailable, UnknownLabel
+
+
+class Serving:
+    """The deployments in use; shared by all faces of a server."""
+
+    def __init__(self, default_label: str) -> None:
+        self.default_label = default_label
+        self._by_label: dict[str, Deployment] = {}
+        self._refusal: Unavailable | None = Unavailable(
+            "the server is starting; try again in a moment"
+        )
+
+    @property
+    def deployments(self) -> Mapping[str, Deployment]:
+        """What is in use, by label."""
+        return MappingProxyType(self._by_label)
+
+    def use(self, label: str, deployment: Deployment) -> Deployment | None:
+        """Answer new requests for `label` with `deployment`; return the one before.
+
+        Requests under way stay with theirs. The first one ends the start of the server.
+        """
+        if not self._by_label:
+            self._refusal = None
+        before = self._by_label.get(label)
+        self._by_label[label] = deployment
+        return before
+
+    def refuse(self, reason: Unavailable) -> None:
+        """Answer new requests with `reason`."""
+        self._refusal = reason
+
+    def deployment(self, label: str = "") -> Deployment:
+        """Return what answers a request now; "" is the default label.
+
+        `Unavailable`: starting or stopping. `UnknownLabel`: no such label is served.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        found = self._by_label.get(label or self.default_label)
+        if found is None:
+            raise UnknownLabel(
+                f"label {label!r} is not served here; served are {', '.join(self._by_label)}"
+            )
+        return found
