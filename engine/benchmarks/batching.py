@@ -8,7 +8,6 @@ that came within it. Goal: at least 3.
 """
 
 import asyncio
-import json
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from benchmarks.rivals.arena import contenders
 from benchmarks.rivals.entrants import MMSR
 from benchmarks.rivals.load import Block, Plan
 from benchmarks.rivals.rounds import Record, closed_loops, tell
-from benchmarks.rivals.serving import ground_of
+from benchmarks.rivals.serving import as_json, ground_of
 from benchmarks.rivals.tables import Sheet, rich_table
 from benchmarks.rivals.venvs import DEFAULT_VENVS
 from benchmarks.rivals.verdicts import Spread, ratio, spread
@@ -119,7 +118,7 @@ def main(
     console.print(rich_table(Sheet("Batching", heads, rows)))
     console.print(worth.sentence())
     if json_file is not None:
-        write_json(json_file, json.loads(json.dumps({**known, "worth": asdict(worth)})))
+        write_json(json_file, as_json({**known, "worth": asdict(worth)}))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ at least 0.8 times the echo's answers a second, at most 0.3 ms added to its p50 
 """
 
 import asyncio
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from rich.console import Console
 from benchmarks.rivals.arena import contenders
 from benchmarks.rivals.entrants import Entrant
 from benchmarks.rivals.rounds import Record, closed_loops
-from benchmarks.rivals.serving import commit_of, ground_of
+from benchmarks.rivals.serving import as_json, commit_of, ground_of
 from benchmarks.rivals.tables import Sheet, rich_table
 from benchmarks.rivals.tally import Line, Measured, tally
 from benchmarks.rivals.venvs import DEFAULT_VENVS, ROOT
@@ -151,7 +150,7 @@ def main(
     console.print(verdict.sentence())
     if json_file is not None:
         found = {"lines": [asdict(line) for line in lines], "verdict": asdict(verdict)}
-        write_json(json_file, json.loads(json.dumps({**known, **found})))
+        write_json(json_file, as_json({**known, **found}))
 
 
 if __name__ == "__main__":

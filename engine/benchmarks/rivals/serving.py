@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -143,6 +144,11 @@ def show(console: Console, result: Result) -> None:
     console.print(result.goal)
 
 
+def as_json(found: Mapping[str, Any]) -> Any:
+    """Return what JSON can hold of it: what is infinite (nothing was answered) becomes null."""
+    return json.loads(json.dumps(found), parse_constant=lambda _: None)
+
+
 def commit_of(root: Path) -> str:
     """Return the commit that is measured."""
     done = subprocess.run(
@@ -187,7 +193,7 @@ def main(
         "rivals": {name: pinned(name)[package] for name, package in TIMED.items()},
         "pins": {name: pinned(name) for name in TIMED},
     }
-    write_json(out.with_suffix(".json"), json.loads(json.dumps({**facts, "sizes": behind})))
+    write_json(out.with_suffix(".json"), as_json({**facts, "sizes": behind}))
     out.with_suffix(".md").write_text(to_markdown(facts, results), encoding="utf-8")
     console.print(f"written: {out}.json, {out}.md")
 
