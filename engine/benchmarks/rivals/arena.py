@@ -6,6 +6,7 @@ from the others.
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 import time
@@ -27,7 +28,7 @@ from benchmarks.rivals.processes import TICKS_PER_S, Running, ServerError, runni
 from benchmarks.rivals.shared_model import Order
 from benchmarks.rivals.venvs import PATHS, python_of
 
-READY_S = 120.0
+READY_S = 300.0  # a starved machine takes minutes to start Ray
 RETRY_S = 0.3
 DRAIN_S = 60.0  # for what a block above its capacity has left behind
 SETTLE_S = 0.2  # from SIGCONT to the first request
@@ -106,6 +107,10 @@ class Contender:
 @asynccontextmanager
 async def contenders(entrants: Sequence[Entrant], ground: Ground) -> AsyncIterator[list[Contender]]:
     """Start all, compare their answers with the model's, and stop them again at the end."""
+    here = asyncio.current_task()
+    assert here is not None
+    # Else SIGTERM would leave every server behind.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, here.cancel)
     histories = random_histories(ground.bundle, HISTORIES, ground.max_length)
     wanted = expected(ground.bundle, histories[:CHECKED], ground.k)
     async with AsyncExitStack() as open_ones:

@@ -6,7 +6,6 @@ Everything that a server starts stays below its first process; Linux alone (/pro
 import os
 import signal
 import subprocess
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from mmsr.bundle.errors import MmsrError
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 END_S = 15.0  # from SIGTERM to SIGKILL
-POLL_S = 0.1
 LOG_LINES = 20
 PARENT, USER_TICKS, SYSTEM_TICKS = 1, 11, 12  # fields of /proc/PID/stat after the command's name
 
@@ -110,17 +108,6 @@ def running(
         yield server
     finally:
         server.end()
-
-
-def wait_for(file: Path, server: Running, within_s: float) -> str:
-    """Return a file's text as soon as it is there."""
-    ends = time.monotonic() + within_s
-    while not (file.exists() and (text := file.read_text().strip())):
-        server.require_alive()
-        if time.monotonic() > ends:
-            raise ServerError(f"{server.name} is not ready after {within_s:g} s")
-        time.sleep(POLL_S)
-    return text
 
 
 def _all_stats() -> Iterator[tuple[int, list[str]]]:

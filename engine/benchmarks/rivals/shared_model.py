@@ -65,6 +65,12 @@ class SharedModel:
         answers = self._model.recommend([self._rows_of(query) for query in queries])
         return [Ranking(self._items.ids_of(answer.rows), answer.scores) for answer in answers]
 
+    def warm_up(self, max_batch: int) -> None:
+        """Compute the smallest and the largest batch."""
+        history = self._items.ids_of([1])
+        for size in (1, max_batch):
+            self.recommend([Query(history, 10)] * size)
+
     def _rows_of(self, query: Query) -> RowRequest:
         seen = self._items.rows_of(query.history)
         barred = list(dict.fromkeys(seen)) if self._model.bundle.manifest.exclude_seen else []
@@ -74,7 +80,5 @@ class SharedModel:
 def open_shared(order: Order) -> SharedModel:
     """Verify and load the bundle, and compute a batch of each extreme size."""
     model = SharedModel(open_model(Path(order.bundle), threads=order.threads))
-    known = [model._items.ids_of([1])]
-    for size in (1, order.max_batch):
-        model.recommend([Query(known[0], 10)] * size)
+    model.warm_up(order.max_batch)
     return model
