@@ -67,7 +67,7 @@ async def race(
         ground = ground_of(repository, DEFAULT_VENVS, Path(work))
         ground = replace(ground, timeout_s=deadline_ms / 1e3)
         async with contenders((WITH, WITHOUT), ground) as ready:
-            records = [Record(contender=one) for one in ready]
+            records = [Record(contender=one) for one in ready.all()]
             await closed_loops(records, rounds, seconds, (CALLERS,))
             rate = ABOVE * max(b.per_s for r in records for b in r.closed[CALLERS])
             found: dict[str, list[Block]] = {r.contender.entrant.name: [] for r in records}

@@ -123,7 +123,7 @@ async def race(
     with tempfile.TemporaryDirectory(prefix="mmsr-null-", ignore_cleanup_errors=True) as work:
         ground = ground_of(repository, DEFAULT_VENVS, Path(work))
         async with contenders(entrants, ground) as ready:
-            records = [Record(contender=one) for one in ready]
+            records = [Record(contender=one) for one in ready.all()]
             await closed_loops(records, *effort, loads)
     return [Measured(name=r.contender.entrant.name, closed=r.closed) for r in records]
 

@@ -11,21 +11,17 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import (
-    AbstractContextManager,
-    AsyncExitStack,
-    ExitStack,
-    asynccontextmanager,
-)
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.rivals.answers import expected, random_histories, require_equal
 from benchmarks.rivals.connections import CallError, Connection, GrpcConnection, HttpConnection
 from benchmarks.rivals.entrants import MMSR, Entrant
 from benchmarks.rivals.load import Block, Loader, Plan
 from benchmarks.rivals.processes import TICKS_PER_S, Running, ServerError, running
-from benchmarks.rivals.shared_model import Order
+from benchmarks.rivals.shared_model import Order, Ranking
 from benchmarks.rivals.venvs import PATHS, python_of
 
 READY_S = 300.0  # a starved machine takes minutes to start Ray
@@ -44,6 +40,9 @@ ENVIRONMENT = {
     "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A busy machine, or one that stops it between turns, is no reason to start its proxy anew.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "120",
     "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
 }
 
@@ -104,39 +103,76 @@ class Contender:
                 return
 
 
+class Ready(NamedTuple):
+    """Who is there, and why others are not."""
+
+    contenders: list[Contender]
+    left_out: dict[str, str]  # name -> the first line of what went wrong
+
+    def all(self) -> list[Contender]:
+        """Return the contenders; `ServerError` unless everybody is there."""
+        for name, reason in self.left_out.items():
+            raise ServerError(f"{name} is needed and did not start: {reason}")
+        return self.contenders
+
+
 @asynccontextmanager
-async def contenders(entrants: Sequence[Entrant], ground: Ground) -> AsyncIterator[list[Contender]]:
-    """Start all, compare their answers with the model's, and stop them again at the end."""
+async def contenders(entrants: Sequence[Entrant], ground: Ground) -> AsyncIterator[Ready]:
+    """Start all, compare their answers with the model's, and stop them again at the end.
+
+    The first one must start; another that does not is left out. `RivalError`: one answers wrongly.
+    """
     here = asyncio.current_task()
     assert here is not None
     # Else SIGTERM would leave every server behind.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, here.cancel)
     histories = random_histories(ground.bundle, HISTORIES, ground.max_length)
     wanted = expected(ground.bundle, histories[:CHECKED], ground.k)
-    async with AsyncExitStack() as open_ones:
-        processes = open_ones.enter_context(ExitStack())
-        ready = []
+    ready = Ready([], {})
+    async with AsyncExitStack() as running_ones:
         for entrant in entrants:
             say(f"{entrant.name} gets ready")
-            order = order_of(entrant, ground)
-            server = processes.enter_context(start(entrant, order, ground))
-            connection = await connected(entrant, server, order.port, ground, histories[0])
-            open_ones.push_async_callback(connection.close)
-            if entrant.answers_by_model:
-                for history, ranking in zip(histories, wanted, strict=False):
-                    answer = await connection.call(entrant.encode(history, ground.k))
-                    require_equal(entrant.name, ranking, *entrant.decode(answer))
-            server.pause()
-            requests = [entrant.encode(history, ground.k) for history in histories]
-            ready.append(
-                Contender(
-                    entrant=entrant,
-                    server=server,
-                    connection=connection,
-                    loader=Loader(connection, requests),
-                )
-            )
+            try:
+                contender = await opened(entrant, ground, histories, running_ones)
+                if entrant.answers_by_model:
+                    await prove(contender, histories, wanted, ground.k)
+            except ServerError as error:
+                if entrant is entrants[0]:
+                    raise
+                say(f"{entrant.name} is left out: {error}")
+                ready.left_out[entrant.name] = str(error).splitlines()[0]
+            else:
+                contender.server.pause()
+                ready.contenders.append(contender)
         yield ready
+
+
+async def opened(
+    entrant: Entrant, ground: Ground, histories: Sequence[list[str]], until: AsyncExitStack
+) -> Contender:
+    """Start a server and connect to it, until the stack is closed."""
+    order = order_of(entrant, ground)
+    server = until.enter_context(start(entrant, order, ground))
+    connection = await connected(entrant, server, order.port, ground, histories[0])
+    until.push_async_callback(connection.close)
+    requests = [entrant.encode(history, ground.k) for history in histories]
+    return Contender(
+        entrant=entrant, server=server, connection=connection, loader=Loader(connection, requests)
+    )
+
+
+async def prove(
+    contender: Contender, histories: Sequence[list[str]], wanted: Sequence[Ranking], k: int
+) -> None:
+    """Compare answers with the model's, one by one; `RivalError` if one differs."""
+    entrant = contender.entrant
+    for history, ranking in zip(histories, wanted, strict=False):
+        request = entrant.encode(history, k)
+        try:
+            answer = await contender.connection.call(request)
+        except CallError as error:
+            raise ServerError(f"{entrant.name} failed before any load: {error}") from None
+        require_equal(entrant.name, ranking, *entrant.decode(answer))
 
 
 def order_of(entrant: Entrant, ground: Ground) -> Order:

@@ -21,6 +21,7 @@ class Result:
     lines: Sequence[Line]
     alone: Sequence[AloneLine]
     goal: str
+    left_out: Mapping[str, str]  # name -> why
     uncounted: int  # probes that missed while others had the machine
 
 
@@ -30,6 +31,7 @@ def to_markdown(facts: Mapping[str, Any], results: Sequence[Result]) -> str:
     for result in results:
         parts += [
             markdown(servers_sheet(result.title, result.lines)),
+            *(f"Left out: {name} ({why}).\n" for name, why in result.left_out.items()),
             f"{result.goal}\n",
             markdown(alone_sheet(f"Runners alone, {result.title}", result.alone)),
         ]

@@ -64,14 +64,14 @@ def ground_of(repository: Path, venvs: Path, work: Path) -> Ground:
     )
 
 
-async def race(ground: Ground, effort: Effort) -> list[Record]:
-    """Measure all servers with one bundle."""
+async def race(ground: Ground, effort: Effort) -> tuple[list[Record], dict[str, str]]:
+    """Measure all servers with one bundle; return also who was left out, and why."""
     async with contenders(ENTRANTS, ground) as ready:
-        records = [Record(contender=one) for one in ready]
+        records = [Record(contender=one) for one in ready.contenders]
         await closed_loops(records, effort.rounds, effort.seconds, CONCURRENCIES)
         searched = [record for record in records if record.contender.entrant is not ECHO]
         await searches(searched, effort.passes, effort.seconds)
-    return records
+    return records, ready.left_out
 
 
 def measured_of(record: Record) -> Measured:
@@ -111,7 +111,7 @@ def raw(record: Record) -> dict[str, Any]:
 def measure(ground: Ground, effort: Effort) -> tuple[Result, dict[str, Any]]:
     """Measure one bundle; return what the report shows and everything behind it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        records = runner.run(race(ground, effort))
+        records, left_out = runner.run(race(ground, effort))
     alone: list[AloneLine] = compare(ground, effort.rounds, effort.seconds / 3)
     manifest = load_manifest(ground.bundle)
     sizes = manifest.tables
@@ -123,6 +123,7 @@ def measure(ground: Ground, effort: Effort) -> tuple[Result, dict[str, Any]]:
         lines=lines,
         alone=alone,
         goal=goal_sentence(lines, [rival.name for rival in RIVALS]),
+        left_out=left_out,
         uncounted=sum(one.uncounted for record in records for one in record.searches),
     )
     behind = {
@@ -133,6 +134,7 @@ def measure(ground: Ground, effort: Effort) -> tuple[Result, dict[str, Any]]:
         "summary": [asdict(line) for line in lines],
         "runner_alone": [asdict(line) for line in alone],
         "goal": result.goal,
+        "left_out": left_out,
     }
     return result, behind
 
@@ -141,6 +143,8 @@ def show(console: Console, result: Result) -> None:
     """Print the tables of one bundle."""
     console.print(rich_table(servers_sheet(result.title, result.lines)))
     console.print(rich_table(alone_sheet(f"Runners alone, {result.title}", result.alone)))
+    for name, reason in result.left_out.items():
+        console.print(f"left out: {name} ({reason})")
     console.print(result.goal)
 
 
