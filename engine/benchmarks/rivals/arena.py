@@ -86,7 +86,8 @@ class Contender:
             self.server.pause()
         self.server.require_alive()
         block.server_cpu_s = used_s
-        block.others_share = max(0.0, others_s - block.client_cpu_s) / (CORES * block_s)
+        others_share = (others_s - block.client_cpu_s) / (CORES * block_s)
+        block.others_share = min(1.0, max(0.0, others_share))  # the kernel counts in ticks
         return block
 
     async def empty(self) -> None:
