@@ -1,0 +1,124 @@
+"""Log lines as text or JSON, and the line for a call. No line says what a user asked or got."""
+
+import json
+import logging
+import sys
+import time
+from typing import Any
+
+from google.protobuf.message import Message
+
+from mmsr.engine.errors import Bug, EngineError, RunnerFailed
+from mmsr.engine.rpc import Call, Outcome, described, is_loggable
+
+FORMATS = ("text", "json")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LINES_PER_S = 10.0  # of failed calls: an overload must not become one of the disk
+LINES_AT_ONCE = 100.0
+log = logging.getLogger(__name__)
+
+
+class TextFormatter(logging.Formatter):
+    """Time, level, message, then the fields as name=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        """Return the line without a traceback."""
+        pairs = (f" {name}={value}" for name, value in fields_of(record).items())
+        return super().formatMessage(record) + "".join(pairs)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, the fields, the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{seconds}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what a line was given by `extra={"fields": {...}}`."""
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return fields
+
+
+def log_to_stderr(style: str = "text", level: str = "INFO") -> None:
+    """Write the log of this process to standard error from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class CallLog:
+    """The meter that logs calls: those that failed, and all if `every`."""
+
+    reads_metadata = False
+
+    def __init__(self, every: bool = False) -> None:
+        self._every = every
+        self.reads_metadata = every
+        self._left = LINES_AT_ONCE
+        self._at = time.monotonic()
+        self._suppressed = 0
+
+    def began(self, method: str) -> None:
+        """Log nothing."""
+
+    def streamed(self, call: Call, request: Message | None, response: Message) -> None:
+        """Log nothing."""
+
+    def ended(self, call: Call, outcome: Outcome) -> None:
+        """Log the call if it is to be.
+
+        Not the error's text, which may quote ids of the request; a bug was logged where it was met.
+        """
+        error = outcome.error
+        if self._every:
+            log.info("call", extra={"fields": call_fields(call, outcome)})
+        elif error is not None and not isinstance(error, Bug) and self._may():
+            fields = call_fields(call, outcome)
+            if self._suppressed:
+                fields["lines_left_out"] = self._suppressed
+                self._suppressed = 0
+            level = logging.ERROR if isinstance(error, RunnerFailed) else logging.WARNING
+            log.log(level, "call failed", extra={"fields": fields})
+
+    def _may(self) -> bool:
+        now = time.monotonic()
+        self._left = min(LINES_AT_ONCE, self._left + (now - self._at) * LINES_PER_S)
+        self._at = now
+        if self._left >= 1:
+            self._left -= 1
+            return True
+        self._suppressed += 1
+        return False
+
+
+def call_fields(call: Call, outcome: Outcome) -> dict[str, Any]:
+    """Return what a line says of a call that has ended."""
+    fields: dict[str, Any] = {**described(call, call.metadata), "code": outcome.code}
+    if outcome.error is not None:
+        fields["cause"] = cause_of(outcome.error)
+    label = getattr(outcome.request, "label", "")
+    if label and is_loggable(label):
+        fields["label"] = label
+    fields["ms"] = round(1e3 * outcome.seconds, 3)
+    return fields
+
+
+def cause_of(error: EngineError) -> str:
+    """Return why a call failed, in one word."""
+    return type(error).__name__
