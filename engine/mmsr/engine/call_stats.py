@@ -7,7 +7,8 @@ another thread at any time; each number is whole, sums may be a call ahead of ea
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Container
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -53,17 +54,33 @@ class Series:
     def answered(self, response: Any) -> None:
         """Count the answer to one request, as its message tells it."""
         self.answers += 1
-        fields = response.DESCRIPTOR.fields_by_name
-        if "compute_us" not in fields:
-            return
-        if response.compute_us:
-            self.compute.add(response.compute_us * 1e-6)
-            if "queue_us" in fields:
+        kind: Any = type(response)
+        says = says_of(kind)
+        if says.compute and (compute_us := response.compute_us):
+            self.compute.add(compute_us * 1e-6)
+            if says.queue:
                 self.queue.add(response.queue_us * 1e-6)
-        if "unknown_ids" in fields:
-            self.unknown_ids += response.unknown_ids
-        if "fallback" in fields and response.fallback:
+        if says.unknown and (unknown_ids := response.unknown_ids):
+            self.unknown_ids += unknown_ids
+        if says.fallback and response.fallback:
             self.fallbacks += 1
+
+
+class Says(NamedTuple):
+    """Which of these fields a kind of answer has."""
+
+    compute: bool
+    queue: bool
+    unknown: bool
+    fallback: bool
+
+
+@cache
+def says_of(kind: Any) -> Says:
+    """Return what a kind of answer says."""
+    fields = kind.DESCRIPTOR.fields_by_name
+    names = ("compute_us", "queue_us", "unknown_ids", "fallback")
+    return Says(*(name in fields for name in names))
 
 
 Reader = Callable[["CallStats", str, Any, Any], None]

@@ -185,7 +185,9 @@ class MetricsServer:
                 "uses it or choose another --metrics-port"
             ) from None
         self._server, self.port = server, server.server_port
-        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+        threading.Thread(
+            target=server.serve_forever, args=(0.1,), name="metrics", daemon=True
+        ).start()
 
     def close(self) -> None:
         """Answer no more."""

@@ -131,7 +131,7 @@ class Rpc:
                 error = self._bug(call, context)
                 await abort(context, error)
             finally:
-                self._leave(call, context, Outcome(0.0, error, request, response))
+                self._leave(call, context, error, (request, response))
 
         return grpc.unary_unary_rpc_method_handler(handle, response_serializer=serialise)
 
@@ -159,7 +159,7 @@ class Rpc:
                 error = self._bug(call, context)
                 await abort(context, error)
             finally:
-                self._leave(call, context, Outcome(0.0, error, requests.latest))
+                self._leave(call, context, error, (requests.latest, None))
 
         return grpc.stream_stream_rpc_method_handler(handle, response_serializer=serialise)
 
@@ -205,12 +205,18 @@ class Rpc:
         log.exception("%s failed", call.method, extra={"fields": fields})
         return error
 
-    def _leave(self, call: Call, context: Context, outcome: Outcome) -> None:
+    def _leave(
+        self,
+        call: Call,
+        context: Context,
+        error: EngineError | None,
+        messages: tuple[Message | None, Message | None],
+    ) -> None:
         if self.meter is None:
             return
-        if outcome.error is not None and not call.metadata:
+        if error is not None and not call.metadata:
             call = call._replace(metadata=metadata_of(context))
-        self.meter.ended(call, outcome._replace(seconds=self._clock() - call.arrived))
+        self.meter.ended(call, Outcome(self._clock() - call.arrived, error, *messages))
 
 
 class Requests(Generic[Request]):

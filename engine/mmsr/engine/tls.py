@@ -30,11 +30,16 @@ class Certificates:
         self.reloads = 0
         self.failures = 0
 
+    @property
+    def asks_clients(self) -> bool:
+        """Whether clients must show a certificate."""
+        return self._client_ca is not None
+
     def credentials(self) -> grpc.ServerCredentials:
         """Return what a port is opened with; `ConfigError` says what is wrong with the files."""
         self._seen = self._signature()
         fetch: Any = self.changed  # its annotation forgets None, which means: as before
-        return grpc.dynamic_ssl_server_credentials(self._read(), fetch, self._client_ca is not None)
+        return grpc.dynamic_ssl_server_credentials(self._read(), fetch, self.asks_clients)
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return the files' new content, or None if they are as before or unusable."""
