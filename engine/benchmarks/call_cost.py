@@ -2,9 +2,9 @@
 
     python engine/benchmarks/call_cost.py
 
-First the frame of a call alone (parse, gatekeeper, meter; an answer of 10 items that is ready), then
-calls over a real socket in one process, client and server together. Variants are interleaved, there
-and back, so that a busy machine hits all of them; the least of the rounds is given.
+First the frame of a call alone (parse, gatekeeper, meter; an answer of 10 items that is ready),
+then calls over a real socket in one process, client and server together. Variants are interleaved,
+there and back, so that a busy machine hits all of them; the least of the rounds is given.
 """
 
 import asyncio

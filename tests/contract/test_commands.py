@@ -40,9 +40,11 @@ getattr(importlib.import_module(module), function)()
 """
 
 
-def run_bare(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_bare(
+    command: str, *arguments: str, absent: str = OPTIONAL
+) -> subprocess.CompletedProcess[str]:
     """Run a command as if only the core were installed."""
-    line = [sys.executable, "-c", BARE, OPTIONAL, SCRIPTS[command], command, *arguments]
+    line = [sys.executable, "-c", BARE, absent, SCRIPTS[command], command, *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=60)
 
 
@@ -116,7 +118,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-export {out} --repository {repository}", "training"),
         ("mmsr-repo verify {repository}", "engine"),
         ("mmsr-serve --repository {repository} --port 0", "engine"),
-        ("mmsr-serve --repository {repository} --port 0 --otlp-endpoint 127.0.0.1:1", "otel"),
         ("mmsr-bench server 127.0.0.1:1 --repository {repository}", "engine"),
         ("mmsr-bench engine --repository {repository}", "engine"),
     ],
@@ -131,6 +132,14 @@ def test_a_missing_extra_is_one_line_that_names_it(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: this command needs ")
     assert done.stderr.rstrip().endswith(f"pip install 'mmsr[{extra}]'")
+
+
+def test_traces_without_their_extra_are_one_line_too(inputs: dict[str, str]) -> None:
+    arguments = ("--repository", inputs["repository"], "--otlp-endpoint", "127.0.0.1:1")
+    done = run_bare("mmsr-serve", *arguments, absent="opentelemetry")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: this command needs opentelemetry")
+    assert done.stderr.rstrip().endswith("pip install 'mmsr[otel]'")
 
 
 def describe(name: str, command: Any) -> str:
