@@ -164,6 +164,10 @@ class TokenFile:
             self._look()
         return self._tokens
 
+    def look_again(self) -> None:
+        """Look at the file when the tokens are next asked for."""
+        self._look_at = -math.inf
+
     def _look(self) -> None:
         self._look_at = self._clock() + LOOK_EVERY_S
         signature = self._signature()
