@@ -25,6 +25,7 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
+from mmsr.engine.oip import InferenceFace
 from mmsr.engine.rpc import Rpc
 from mmsr.engine.serving import Serving
 
@@ -55,7 +56,8 @@ class Server:
         self.deployment: Deployment | None = None
         self.serving = Serving(config.label)
         self.rpc = Rpc(self._clock)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.inference = InferenceFace(self.serving, self._clock)
+        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving), self.inference)
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
@@ -173,7 +175,8 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     finally:
         lost = await server.stop()
         compute.close()
-        if not compute.join(LEAVE_S):
+        server.inference.encoding.close()
+        if not (compute.join(LEAVE_S) and server.inference.encoding.join(LEAVE_S)):
             leave(sys.exception(), lost)
 
 
