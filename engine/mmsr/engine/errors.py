@@ -13,6 +13,7 @@ In the order in which a request (or a start) can meet them:
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
     ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
     ├── UnknownLabel         no model is served under this label        NOT_FOUND
+    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -78,6 +79,12 @@ class PermissionDenied(EngineError):
 
 class UnknownLabel(EngineError):
     """The request asks for a label that is not served here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownModel(EngineError):
+    """A request of the Open Inference Protocol names a model that is not here."""
 
     code = "NOT_FOUND"
 

@@ -26,6 +26,7 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
+from mmsr.engine.oip import InferenceFace
 from mmsr.engine.rpc import Rpc
 from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
@@ -60,7 +61,8 @@ class Server:
         self.security = Security(config.security, self._clock)
         self.telemetry = Telemetry(config.observe, self.serving)
         self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.inference = InferenceFace(self.serving, self._clock)
+        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving), self.inference)
         if config.observe.channelz:
             self.faces = (*self.faces, ChannelzFace())
         self.health = Health(("", *(face.name for face in self.faces)))
@@ -192,7 +194,8 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     finally:
         lost = await server.stop()
         compute.close()
-        if not compute.join(LEAVE_S):
+        server.inference.encoding.close()
+        if not (compute.join(LEAVE_S) and server.inference.encoding.join(LEAVE_S)):
             leave(sys.exception(), lost)
 
 
