@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.engine.encoders import open_encoders
+from mmsr.engine.config import RunnerName
+from mmsr.engine.encoders import Encoder, open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import NEVER, eligibility
 from mmsr.engine.opened import OpenedBundle, open_bundle
+from mmsr.engine.precision import precision_of
 from mmsr.engine.rows import CategoryFilter, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner
-from mmsr.engine.runners.onnx import open_onnx
+from mmsr.engine.runners.choose import SEQUENCE, Runners
 
 __all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_model"]
 
@@ -32,8 +34,7 @@ MOST_LINES = 8  # of the bias in one run: what engines are built for
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
-    `threads` share one operator of the graphs that are loaded when they are first used: explain and
-    the encoders.
+    `threads` share one operator of the explain graph, which is loaded when it is first used.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -41,7 +42,8 @@ class SequenceModel:
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
-        self.encoders = open_encoders(bundle, threads)
+        self.encoders: dict[str, Encoder] = {}
+        self.precision = precision_of(bundle.manifest)  # that the runner computes in
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -56,6 +58,17 @@ class SequenceModel:
     def bind_eligible(self, eligible_N: npt.NDArray[np.bool_]) -> None:
         """Say which items may come back at all (line 0 of the graph's bias)."""
         self.runner.bind("bias", eligibility(eligible_N, self.bundle.manifest.tables.capacity))
+
+    def wrote(self, rows: Sequence[int]) -> None:
+        """Hand rows of the bundle's tables to the runner that were changed in memory."""
+        at = np.asarray(rows, np.int64)
+        tables = {
+            "item_inputs": (self.bundle.item_inputs_CW, 0),
+            "item_outputs": (self.bundle.item_outputs_CD, 0),
+            **{name: (table, table.ndim - 1) for name, table in self.bundle.codes.items()},
+        }
+        for name, (table, axis) in tables.items():
+            self.runner.write_rows(name, rows, np.take(table, at, axis), axis=axis)
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
@@ -98,11 +111,17 @@ class SequenceModel:
         self.runner.close()
 
 
-def open_model(folder: Path, *, threads: int) -> SequenceModel:
-    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
+def open_model(folder: Path, *, threads: int, runner: RunnerName = "cpu") -> SequenceModel:
+    """Open and verify a bundle and load its graph.
+
+    `BundleError` says what is wrong with it, `ConfigError` that the runner is not to be had.
+    """
     bundle = open_bundle(folder)
-    runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
-    model = SequenceModel(bundle, runner, threads=threads)
+    runners = Runners(wanted=runner, threads=threads)
+    opened, precision = runners.open(bundle, SEQUENCE)
+    model = SequenceModel(bundle, opened, threads=threads)
+    model.precision = precision
+    model.encoders = open_encoders(bundle, runners)
     model.bind()
     return model
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.items import eligibility
 from mmsr.engine.model import SequenceModel, open_model
-from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
+from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of
 from mmsr.engine.probe_answers import ask, count_right, distance, misordered, spread
 from mmsr.engine.probe_filters import FilterReport, probe_filters
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows, load_probe
@@ -98,7 +98,7 @@ def prove(model: SequenceModel) -> ProbeReport:
     probe = load_probe(bundle.folder, items)
     try:
         found = probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
-        return replace(found, precision=precision_of(bundle.manifest))
+        return replace(found, precision=model.precision)
     finally:
         model.bind_eligible(bundle.catalogue.available)
 
