@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from mmsr.engine.errors import EngineError, InvalidRequest, Overloaded, RunnerFailed
+from mmsr.engine.flights import Flights
 from mmsr.engine.wire import RETRY_AFTER
 
 if TYPE_CHECKING:  # gRPC's own class has no parameters at run time
@@ -68,6 +69,12 @@ class Rpc:
         self._gatekeeper = gatekeeper
         self._meter = meter
         self.last_call = clock()
+        self.flights = Flights()  # of calls with one request
+
+    @property
+    def guarded(self) -> bool:
+        """Whether callers are asked who they are."""
+        return self._gatekeeper is not None
 
     def unary(
         self, method: str, request_type: type[Request], answer: Unary[Request, Response]
@@ -76,6 +83,7 @@ class Rpc:
 
         async def handle(message: bytes, context: Context) -> Response | None:
             call, code = Call(method, self._arrive(), None), OK
+            era = self.flights.begin()
             try:
                 call = self._admit(call, context)
                 return await answer(parse(request_type, message), call)
@@ -87,6 +95,7 @@ class Rpc:
                 code = RunnerFailed.code
                 await abort(context, RunnerFailed("internal error"))
             finally:
+                self.flights.end(era)
                 self._leave(call, code)
 
         return grpc.unary_unary_rpc_method_handler(handle, response_serializer=serialise)
