@@ -29,16 +29,6 @@ class FailedLoad:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How one load ended, for whoever counts them."""
-
-    label: str
-    model_version: str
-    seconds: float
-    failure: str | None  # None: it answers now
-
-
 Wanted = Callable[[], Awaitable[bool]]
 
 
@@ -60,7 +50,8 @@ class Reloader:
     ) -> None:
         self.labels = labels  # that may be served
         self.failed: dict[str, FailedLoad] = {}  # by label, since its last success
-        self.listeners: list[Callable[[Outcome], None]] = []
+        # Told of each load: the label, the seconds that it took, whether it answers now.
+        self.listeners: list[Callable[[str, float, bool], None]] = []
         self.carrier: Carrier | None = None
         self._serving = serving
         self._loader = loader
@@ -94,13 +85,13 @@ class Reloader:
         default label is raised; the other labels begin without theirs.
         """
         opened: dict[str, Deployment] = {}
-        default = self._serving.default_label
+        began = self._clock()
         for label, bundle_id in bundles.items():
             try:
                 if bundle_id not in opened:
                     opened[bundle_id] = await self._loader.open(bundle_id, None)
             except (MmsrError, OSError) as error:
-                if label == default:
+                if label == self._serving.default_label:
                     raise
                 self._note_failure(label, bundle_id, error)
         for new in opened.values():
@@ -109,6 +100,7 @@ class Reloader:
         for label, bundle_id in bundles.items():
             if bundle_id in opened:
                 self._swap(label, opened[bundle_id])
+            self._tell(label, self._clock() - began, bundle_id in opened)
 
     async def load(self, label: str, bundle_id: str, wanted: Wanted = always) -> Deployment | None:
         """Serve a bundle under a label and return what answers under it then.
@@ -124,7 +116,7 @@ class Reloader:
                 await self._replace(label, bundle_id, wanted)
             except Exception as error:  # outermost: no bundle may take the server down
                 failure = self._note_failure(label, bundle_id, error)
-            self._tell(label, bundle_id, self._clock() - started, failure)
+            self._tell(label, self._clock() - started, failure is None)
             if failure is not None:
                 await self._loader.free([])  # the memory of what was opened of it
                 raise LoadFailed(f"bundle {bundle_id} is not served: {failure}")
@@ -200,7 +192,6 @@ class Reloader:
         )
         return reason
 
-    def _tell(self, label: str, bundle_id: str, seconds: float, failure: str | None) -> None:
-        outcome = Outcome(label=label, model_version=bundle_id, seconds=seconds, failure=failure)
+    def _tell(self, label: str, seconds: float, answers: bool) -> None:
         for listener in self.listeners:
-            listener(outcome)
+            listener(label, seconds, answers)

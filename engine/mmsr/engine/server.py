@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -22,6 +21,7 @@ from mmsr.bundle.repository import Repository
 from mmsr.engine.admin_control import DRAINING, SERVING, Control
 from mmsr.engine.admin_face import AdminFace
 from mmsr.engine.batcher import Batcher
+from mmsr.engine.channelz import ChannelzFace
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.deployment import Deployment, deploy
@@ -30,11 +30,14 @@ from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
 from mmsr.engine.loader import Loader
+from mmsr.engine.oip import InferenceFace
 from mmsr.engine.reload import Reloader
 from mmsr.engine.reload_watch import Watch
 from mmsr.engine.rows import RowAnswer, RowRequest
 from mmsr.engine.rpc import Rpc
+from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
+from mmsr.engine.telemetry import Telemetry
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
@@ -64,16 +67,22 @@ class Server:
         self._files = ComputeThread(asyncio.get_running_loop(), "files")
         self._clock: Callable[[], float] = time.monotonic
         self.serving = Serving(config.server.label)
-        self.rpc = Rpc(self._clock)
+        self.security = Security(config.security, self._clock)
+        self.telemetry = Telemetry(config.observe, self.serving)
+        self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
         self.loader = loader = Loader(config, compute, self._loading, self._clock)
         self.reloader = Reloader(
             self.serving, loader, self.rpc.flights, self._clock, config.server.labels
         )
+        self.reloader.listeners.append(self.telemetry.reloads.ended)
         self.watch = Watch(loader.repository, self.reloader, self._files, config.reload.poll_s)
         self.control = Control(
             self.serving, self.reloader, loader.repository, self._files, self._clock
         )
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.inference = InferenceFace(self.serving, self._clock)
+        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving), self.inference)
+        if config.observe.channelz:
+            self.faces = (*self.faces, ChannelzFace())
         self._admin = AdminFace(self.control)
         if config.server.admin_port is None and self.rpc.guarded:
             self.faces = (*self.faces, self._admin)
@@ -91,29 +100,33 @@ class Server:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
         self._loading.start()
         self._files.start()
-        self._server = grpc.aio.server(options=server_options(self._config))
+        check_exposure(self._config)
+        credentials = self.security.open()
+        self._server = grpc.aio.server(
+            options=server_options(self._config),
+            maximum_concurrent_rpcs=self._config.security.calls,
+        )
         for face in self.faces:
             face.add_to(self._server, self.rpc)
         self.health.add_to(self._server)
         names = (*(face.name for face in self.faces), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = bind(self._server, self._config.server.host, self._config.server.port)
+        host = self._config.server.host
+        self.port = bind(self._server, host, self._config.server.port, credentials)
+        self.telemetry.start(lambda: self.health.serving, self.security)
         await self._server.start()
-        log.info("listening on %s:%d", self._config.server.host, self.port)
+        log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
 
         if self._config.server.admin_port is not None:
-            await self._listen_to_admin(self._config.server.admin_host)
+            await self._listen_to_admin(self._config.server.admin_port, credentials)
 
-    async def _listen_to_admin(self, host: str) -> None:
-        assert self._config.server.admin_port is not None
-        if not self.rpc.guarded:
-            require_loopback(host)
+    async def _listen_to_admin(self, port: int, credentials: grpc.ServerCredentials | None) -> None:
+        host = self._config.server.admin_host
         self._admin_server = grpc.aio.server(options=server_options(self._config))
         self._admin.add_to(self._admin_server, self.rpc)
-        reflection.enable_server_reflection(
-            (self._admin.name, reflection.SERVICE_NAME), self._admin_server
-        )
-        self.admin_port = bind(self._admin_server, host, self._config.server.admin_port)
+        names = (self._admin.name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._admin_server)
+        self.admin_port = bind(self._admin_server, host, port, credentials)
         await self._admin_server.start()
         log.info("listening on %s:%d, Admin alone", host, self.admin_port)
 
@@ -184,6 +197,7 @@ class Server:
         await self._server.stop(max(0.0, ends - self._clock()))
         self._loading.close()
         self._files.close()
+        self.telemetry.stop()
         return lost
 
     async def _drain(self, batcher: Batcher[RowRequest, RowAnswer], ends: float) -> int:
@@ -250,7 +264,9 @@ async def serve(config: ServeConfig) -> None:
     finally:
         lost = await server.stop()
         compute.close()
-        if not (compute.join(LEAVE_S) and server.has_ended(LEAVE_S)):
+        server.inference.encoding.close()
+        ended = (compute.join, server.has_ended, server.inference.encoding.join)
+        if not all(has_ended(LEAVE_S) for has_ended in ended):
             leave(sys.exception(), lost)
 
 
@@ -299,24 +315,17 @@ def server_options(config: ServeConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
         ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_concurrent_streams", config.security.connection_calls),
         *((name, round(1e3 * seconds)) for name, seconds in times_s.items() if seconds is not None),
     ]
 
 
-def require_loopback(host: str) -> None:
-    """Raise `ConfigError` unless only this machine reaches the address."""
-    try:
-        loopback = ipaddress.ip_address(socket.gethostbyname(host)).is_loopback
-    except (OSError, ValueError):
-        loopback = host == "::1"
-    if not loopback:
-        raise ConfigError(
-            f"admin_host {host}: whoever reaches that port may load bundles and stop the server; "
-            "expected a loopback address such as 127.0.0.1, unless callers need tokens"
-        )
-
-
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
     """Bind the address and return the real port; `ListenError` says why it cannot be had."""
     try:
         # gRPC only says that it failed; the operating system says why.
@@ -325,7 +334,10 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if credentials is None:
+            return server.add_insecure_port(target)
+        return server.add_secure_port(target, credentials)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except RuntimeError as error:
