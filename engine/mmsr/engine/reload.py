@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mmsr.bundle.errors import MmsrError
 from mmsr.engine.deployment import Carrier, Deployment, utc_now
 from mmsr.engine.errors import LoadFailed, LoadUnderWay, UnknownLabel
-from mmsr.engine.flights import Flights
+from mmsr.engine.flights import Era, Flights
 from mmsr.engine.loader import Loads
 from mmsr.engine.serving import Serving
 
@@ -160,14 +160,15 @@ class Reloader:
     def _retire(self, deployment: Deployment) -> None:
         if self.carrier is not None:
             self.carrier.leave(deployment)
-        task = asyncio.create_task(self._see_off(deployment))
+        under_way = self._flights.mark()
+        task = asyncio.create_task(self._see_off(deployment, under_way))
         self._retiring[task] = deployment
         task.add_done_callback(lambda ended: self._retiring.pop(ended, None))
 
-    async def _see_off(self, deployment: Deployment) -> None:
+    async def _see_off(self, deployment: Deployment, under_way: tuple[Era, ...]) -> None:
         """Let a deployment answer whoever came before the swap, then free it."""
         version = deployment.model.version
-        await self._flights.landed()
+        await self._flights.landed(under_way)
         await deployment.batcher.drain()
         task = asyncio.current_task()
         assert task is not None
