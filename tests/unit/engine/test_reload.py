@@ -95,13 +95,27 @@ def test_what_nobody_expected_of_a_bundle_does_not_end_the_server(
 
 def test_a_bundle_that_nobody_wants_any_more_never_answers() -> None:
     async def main(house: House) -> None:
+        answers = iter([True, False])
+
+        async def wanted() -> bool:
+            return next(answers)
+
+        await house.reloader.load("stable", "new", wanted)
+        assert house.answers() == {"stable": "old"}
+        assert house.loader.freed == ["new"]
+        assert house.reloader.failed == {}
+
+    in_house(main)
+
+
+def test_a_bundle_that_nobody_wants_when_its_turn_comes_is_not_loaded() -> None:
+    async def main(house: House) -> None:
         async def unwanted() -> bool:
             return False
 
         await house.reloader.load("stable", "new", unwanted)
         assert house.answers() == {"stable": "old"}
-        assert house.loader.freed == ["new"]
-        assert house.reloader.failed == {}
+        assert house.loader.opened == ["old"]
 
     in_house(main)
 
