@@ -16,10 +16,25 @@ class BatchConfig:
     # wait of 1 ms halved the rate at concurrency 1 and gained nothing above.
     max_wait_ms: float = 0.0
     queue_limit: int = 1024  # requests waiting; more are refused
+    # Requests of a batch times its longest history, what all of it are padded to: bounds memory and
+    # time of one computation where histories are long. 64 of 256 items.
+    max_work: int = 16_384
+    bulk_limit: int = 4096  # requests of batch calls waiting; more are refused
+    # Places of a batch that are the batch calls' while single requests come: what they wait for at
+    # most, and what is left to the batch calls. Without single requests it is the whole batch.
+    bulk_share: float = 0.125
 
     def __post_init__(self) -> None:
         _at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
-        _at_least(0, max_wait_ms=self.max_wait_ms)
+        _at_least(1, max_work=self.max_work, bulk_limit=self.bulk_limit)
+        _at_least(0, max_wait_ms=self.max_wait_ms, bulk_share=self.bulk_share)
+        if self.bulk_share > 1:
+            raise ConfigError(f"bulk_share {self.bulk_share}; expected 0 to 1")
+
+    @property
+    def bulk_places(self) -> int:
+        """Return how many places of a full batch are the batch calls'; at least one."""
+        return max(1, round(self.bulk_share * self.max_batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +44,12 @@ class Limits:
     k: int = 1000  # items
     history: int = 10_000  # ids
     excluded: int = 10_000  # ids
-    id_bytes: int = 512
+    allowed: int = 10_000  # ids
+    categories: int = 1000  # names to include, and as many to exclude
+    candidates: int = 1000  # ids to be scored
+    explained: int = 100  # items of one explanation
+    batch: int = 1024  # requests of one call
+    id_bytes: int = 512  # of an item's id, a category's name, a user's or a stream's key
     message_bytes: int = 4 << 20
 
 

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
+from mmsr.engine.explaining import ExplainItems
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel, open_model
+from mmsr.engine.popular import history_length, with_popular
 from mmsr.engine.probe import ProbeReport, prove
 from mmsr.engine.service import ModelFacts, Service
+from mmsr.engine.similar import SimilarItems, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,9 @@ class Deployment:
     model: SequenceModel
     batcher: Batcher[RowRequest, RowAnswer]
     service: Service
+    asides: Asides
+    similar: SimilarItems
+    explaining: ExplainItems
 
 
 async def deploy(
@@ -50,11 +57,23 @@ async def deploy(
         1e3 * times.predict(config.batch.max_batch),
     )
     batcher = Batcher[RowRequest, RowAnswer](
-        model.recommend, compute, config.batch, clock=clock, times=times
+        with_popular(model.recommend, model.filters),
+        compute,
+        config.batch,
+        clock=clock,
+        times=times,
+        length=history_length,
     )
     facts = ModelFacts(model.version, model.max_length, model.bundle.manifest.exclude_seen)
+    service = Service(items, batcher, facts, config.limits, model.filters)
+    asides = Asides(compute, clock=clock)
     return Deployment(
-        model=model, batcher=batcher, service=Service(items, batcher, facts, config.limits)
+        model=model,
+        batcher=batcher,
+        service=service,
+        asides=asides,
+        similar=SimilarItems(service, asides, Vectors.of(model.bundle), clock=clock),
+        explaining=ExplainItems(service, asides, model.explainer, clock=clock),
     )
 
 

@@ -6,10 +6,14 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
-    ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
+    ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
+    │   ├── NotExplainable   a graph that explains
+    │   └── NoContentVectors vectors of the content alone
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
-    ├── UnknownLabel         no model is served under this label        NOT_FOUND
+    ├── NotFound             what the request names is not here         NOT_FOUND
+    │   ├── UnknownLabel     no model is served under this label
+    │   └── UnknownItem      the catalogue does not know the item
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -41,10 +45,18 @@ class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
 
 
-class NotExplainable(EngineError):
-    """The bundle was exported without explain.onnx; it recommends as any other."""
+class FailedPrecondition(EngineError):
+    """The bundle lacks what the method reads; it recommends as any other."""
 
     code = "FAILED_PRECONDITION"
+
+
+class NotExplainable(FailedPrecondition):
+    """The bundle was exported without explain.onnx."""
+
+
+class NoContentVectors(FailedPrecondition):
+    """The bundle was exported without tables/content.npy."""
 
 
 class Unavailable(EngineError):
@@ -59,10 +71,18 @@ class MessageTooLarge(EngineError):
     code = "RESOURCE_EXHAUSTED"
 
 
-class UnknownLabel(EngineError):
-    """The request asks for a label that is not served here."""
+class NotFound(EngineError):
+    """The request names something that is not here."""
 
     code = "NOT_FOUND"
+
+
+class UnknownLabel(NotFound):
+    """The request asks for a label that is not served here."""
+
+
+class UnknownItem(NotFound):
+    """The request is about an item that the catalogue does not know."""
 
 
 class InvalidRequest(EngineError):
@@ -92,9 +112,9 @@ class RunnerFailed(EngineError):
 
 
 CODES = (
-    NotExplainable,
+    FailedPrecondition,
     Unavailable,
-    UnknownLabel,
+    NotFound,
     InvalidRequest,
     DeadlineTooShort,
     RunnerFailed,

@@ -55,7 +55,7 @@ class Server:
         self.deployment: Deployment | None = None
         self.serving = Serving(config.label)
         self.rpc = Rpc(self._clock)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving, config.limits),)
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
