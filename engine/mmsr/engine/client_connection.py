@@ -28,9 +28,8 @@ class Connection:
     client_certificate: Path | None = None  # PEM, with `client_key`: mTLS
     client_key: Path | None = None  # PEM
     token: str | None = field(default=None, repr=False)  # sent as `authorization: Bearer ...`
-    token_in_clear: bool = (
-        False  # without TLS a token goes to this machine alone, unless this is on
-    )
+    # Without TLS a token goes to servers of this machine alone, unless this is on.
+    token_in_clear: bool = False
 
     def __post_init__(self) -> None:
         if (self.client_certificate is None) != (self.client_key is None):
