@@ -21,6 +21,7 @@ from mmsr.engine.service import Service
 Result = TypeVar("Result")
 
 PIECE = 65_536  # rows that are compared before a batch may go between
+DENSE = 4  # from a quarter of the rows on, a pass over all costs less than gathering
 
 
 class Vectors(NamedTuple):
@@ -75,15 +76,18 @@ class SimilarItems:
 
         async with self._asides.turn(self._times, 1, deadline):
             query_D = np.array(table_CD[row])
-            if request.allowed is None:
-                cosine_C = np.zeros(len(table_CD), np.float32)
-                for part in slices(len(table_CD), PIECE):
-                    cosine_C[part] = await timed(partial(cosines, table_CD[part], query_D))
-                choose = partial(self._choose, request, cosine_C, table_CD, query_D)
-            else:
-                choose = partial(self._choose_allowed, request, table_CD, query_D)
-            rows, cosine_K = await timed(choose)
-        found = items.ids_of(rows.tolist())
+            rows = await timed(partial(self._candidates, request))
+            dense = DENSE * len(rows) >= len(table_CD)
+            cosine_n = np.zeros(len(table_CD) if dense else len(rows), np.float32)
+            for part in slices(len(cosine_n), PIECE):
+                compared = part if dense else rows[part]
+                cosine_n[part] = await timed(partial(_compared, table_CD, compared, query_D))
+            if dense:
+                cosine_n = cosine_n[rows]
+            choose = partial(self._choose, request, rows, cosine_n)
+            chosen = await timed(choose)
+            rows_K, cosine_K = await timed(partial(_ranked, chosen, table_CD, query_D))
+        found = items.ids_of(rows_K.tolist())
         return SimilarReply(found, cosine_K.tolist(), round(spent_us), version)
 
     def _row_of(self, item_id: str) -> int:
@@ -119,19 +123,16 @@ class SimilarItems:
             query.only_available,
         )
 
-    def _choose(
-        self, request: RowRequest, cosine_C: Floats, table_CD: Floats, query_D: Floats
-    ) -> tuple[Rows, Floats]:
-        """Return the best rows that pass now, with their cosines as the table is now."""
-        rows = np.flatnonzero(self._service.filters.mask(request))
-        chosen, _ = best(cosine_C[rows], rows, request.k)
-        return _ranked(np.sort(chosen), table_CD, query_D, request.k)
-
-    def _choose_allowed(
-        self, request: RowRequest, table_CD: Floats, query_D: Floats
-    ) -> tuple[Rows, Floats]:
+    def _candidates(self, request: RowRequest) -> Rows:
+        """Return the rows that may come back, ascending."""
         rows = self._service.filters.candidates(request)
-        return _ranked(rows, table_CD, query_D, request.k)
+        return rows[~np.isin(rows, request.excluded)]
+
+    def _choose(self, request: RowRequest, rows_n: Rows, cosine_n: Floats) -> Rows:
+        """Return the best of the rows that still pass, ascending."""
+        still_n = self._service.filters.passing(request, rows_n)
+        chosen, _ = best(cosine_n[still_n], rows_n[still_n], request.k)
+        return np.sort(chosen)
 
     def _timed(self, call: Callable[[], Result]) -> tuple[Result, float]:
         """Compute; return the seconds too."""
@@ -140,6 +141,10 @@ class SimilarItems:
         return result, self._clock() - began
 
 
-def _ranked(rows: Rows, table_CD: Floats, query_D: Floats, k: int) -> tuple[Rows, Floats]:
-    """Return the k best of some rows, which ascend."""
-    return best(cosines(table_CD[rows], query_D), rows, k)
+def _compared(table_CD: Floats, rows: slice | Rows, query_D: Floats) -> Floats:
+    return cosines(table_CD[rows], query_D)
+
+
+def _ranked(rows: Rows, table_CD: Floats, query_D: Floats) -> tuple[Rows, Floats]:
+    """Return some rows, which ascend, by their cosines as the table is now."""
+    return best(cosines(table_CD[rows], query_D), rows, len(rows))
