@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.encoders import open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.opened import OpenedBundle, open_bundle
@@ -30,8 +31,8 @@ __all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_m
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
-    `threads` share one operator of the explain graph, which is loaded when it is first used. One
-    thread calls its methods; `filters` others may read.
+    `threads` share one operator of the graphs that are loaded when they are first used: explain and
+    the encoders. One thread calls its methods; `filters` others may read.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -40,6 +41,7 @@ class SequenceModel:
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.scored = ScoredRows(bundle, runner)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
+        self.encoders = open_encoders(bundle, threads)
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -130,6 +132,8 @@ class SequenceModel:
     def close(self) -> None:
         """Free the runners."""
         self.explainer.close()
+        for encoder in self.encoders.values():
+            encoder.close()
         self.runner.close()
 
 

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
+from mmsr.engine.channelz import ChannelzFace
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.deployment import Deployment, deploy
@@ -25,8 +26,11 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
+from mmsr.engine.oip import InferenceFace
 from mmsr.engine.rpc import Rpc
+from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
+from mmsr.engine.telemetry import Telemetry
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
@@ -53,23 +57,36 @@ class Server:
         self._compute = compute
         self._clock: Callable[[], float] = time.monotonic
         self.deployment: Deployment | None = None
-        self.serving = Serving(config.label)
-        self.rpc = Rpc(self._clock)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving, config.limits),)
+        self.serving = Serving(config.server.label)
+        self.security = Security(config.security, self._clock)
+        self.telemetry = Telemetry(config.observe, self.serving)
+        self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
+        self.inference = InferenceFace(self.serving, self._clock)
+        recommender = RecommenderFace(self.serving, config.limits)
+        self.faces: tuple[Face, ...] = (recommender, self.inference)
+        if config.observe.channelz:
+            self.faces = (*self.faces, ChannelzFace())
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
     async def listen(self) -> None:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
-        self._server = grpc.aio.server(options=server_options(self._config))
+        check_exposure(self._config)
+        credentials = self.security.open()
+        self._server = grpc.aio.server(
+            options=server_options(self._config),
+            maximum_concurrent_rpcs=self._config.security.calls,
+        )
         for face in self.faces:
             face.add_to(self._server, self.rpc)
         self.health.add_to(self._server)
         names = (*(face.name for face in self.faces), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = bind(self._server, self._config.host, self._config.port)
+        host = self._config.server.host
+        self.port = bind(self._server, host, self._config.server.port, credentials)
+        self.telemetry.start(lambda: self.health.serving, self.security)
         await self._server.start()
-        log.info("listening on %s:%d", self._config.host, self.port)
+        log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
@@ -78,7 +95,7 @@ class Server:
         gc.collect()
         gc.freeze()
         self.deployment = deployment
-        self.serving.use(self._config.label, deployment)
+        self.serving.use(self._config.server.label, deployment)
         self.health.set(serving=True)
 
     def announce(self) -> None:
@@ -88,7 +105,7 @@ class Server:
         log.info(
             "serving %s on %s:%d, %s items, runner %s",
             deployment.model.version,
-            self._config.host,
+            self._config.server.host,
             self.port,
             f"{len(deployment.service.items):,}",
             deployment.model.runner.name,
@@ -99,12 +116,12 @@ class Server:
 
         Returns how many requests were lost because the time of grace was over.
         """
-        ends = self._clock() + self._config.grace_s
+        ends = self._clock() + self._config.server.grace_s
         self.health.set(serving=False)
         lost = 0
         if self.deployment is not None:
             # Whoever has not heard of it yet still sends, and is answered.
-            lame_ends = min(ends, self._clock() + self._config.lame_duck_s)
+            lame_ends = min(ends, self._clock() + self._config.server.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
         if self.deployment is not None:
@@ -112,6 +129,7 @@ class Server:
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         await self._server.stop(max(0.0, ends - self._clock()))
+        self.telemetry.stop()
         return lost
 
     async def _drain(self, deployment: Deployment, ends: float) -> int:
@@ -122,7 +140,9 @@ class Server:
             await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
         except TimeoutError:
             lost = batcher.unanswered
-            log.error("%g s of grace are over: %d requests are lost", self._config.grace_s, lost)
+            log.error(
+                "%g s of grace are over: %d requests are lost", self._config.server.grace_s, lost
+            )
             return lost
         counters = batcher.counters
         log.info(
@@ -149,8 +169,10 @@ class Server:
 
 async def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
-    repository = Repository(config.repository)
-    with repository.hold(repository.resolve(config.label).name) as folder:  # never pruned meanwhile
+    repository = Repository(config.server.repository)
+    with repository.hold(
+        repository.resolve(config.server.label).name
+    ) as folder:  # never pruned meanwhile
         await serve_bundle(config, folder)
 
 
@@ -166,14 +188,15 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     compute.start()
     try:
         if await loaded(server.load(folder), stopping):
-            with port_file(config.port_file, server.port):
+            with port_file(config.server.port_file, server.port):
                 server.announce()
                 await stopping.wait()
         log.info("stopping")
     finally:
         lost = await server.stop()
         compute.close()
-        if not compute.join(LEAVE_S):
+        server.inference.encoding.close()
+        if not (compute.join(LEAVE_S) and server.inference.encoding.join(LEAVE_S)):
             leave(sys.exception(), lost)
 
 
@@ -204,13 +227,29 @@ async def loaded(load: Coroutine[None, None, None], stopping: asyncio.Event) -> 
 
 def server_options(config: ServeConfig) -> list[tuple[str, int]]:
     """Return gRPC's channel arguments."""
+    server = config.server
+    times_s = {
+        "grpc.keepalive_time_ms": server.keepalive_s,
+        "grpc.keepalive_timeout_ms": server.keepalive_timeout_s,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": server.min_ping_interval_s,
+        "grpc.max_connection_idle_ms": server.max_connection_idle_s,
+        "grpc.max_connection_age_ms": server.max_connection_age_s,
+        "grpc.max_connection_age_grace_ms": server.max_connection_age_grace_s,
+    }
     return [
         ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
         ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_concurrent_streams", config.security.connection_calls),
+        *((name, round(1e3 * seconds)) for name, seconds in times_s.items() if seconds is not None),
     ]
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
     """Bind the address and return the real port; `ListenError` says why it cannot be had."""
     try:
         # gRPC only says that it failed; the operating system says why.
@@ -219,7 +258,10 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if credentials is None:
+            return server.add_insecure_port(target)
+        return server.add_secure_port(target, credentials)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except RuntimeError as error:

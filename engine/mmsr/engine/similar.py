@@ -104,8 +104,9 @@ class SimilarItems:
             return self._vectors.outputs_CD
         if self._vectors.content_CD is None:
             raise NoContentVectors(
-                f"bundle {self._service.facts.version} was exported without content vectors; "
-                "export the model again, or compare by SIMILAR_BY_OUTPUT"
+                f"bundle {self._service.facts.version} was exported without content vectors (by "
+                "an older release, or of a model whose output vectors hold no content); export "
+                "the model again, or compare by SIMILAR_BY_OUTPUT"
             )
         return self._vectors.content_CD
 
