@@ -33,9 +33,11 @@ class Idle:
 
 def deployment(version: str) -> Deployment:
     model: Any = Model(version)
-    batcher: Any = Idle()
-    service: Any = None
-    return Deployment(model=model, batcher=batcher, service=service)
+    idle: Any = Idle()
+    none: Any = None
+    return Deployment(
+        model=model, batcher=idle, service=none, asides=idle, similar=none, explaining=none
+    )
 
 
 @dataclass

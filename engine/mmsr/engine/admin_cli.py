@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,16 +26,32 @@ Version = Annotated[
 def connect(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="HOST:PORT of the Admin service (--admin-port).")],
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file of whom to trust; implies --tls.")
+    ] = None,
+    client_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of who calls; with --client-key, implies --tls.")
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
     token: Annotated[
         str | None, typer.Option(envvar="MMSR_ADMIN_TOKEN", help="Bearer token, if it wants one.")
     ] = None,
 ) -> None:
     """See and control a running mmsr-serve."""
     from mmsr.engine.admin_client import AdminClient
+    from mmsr.engine.client_connection import Connection
     from mmsr.engine.target import check_target
 
     check_target(target)
-    context.obj = context.with_resource(AdminClient(target, token=token))
+    connection = Connection(
+        tls=tls,
+        root_certificates=root_certificates,
+        client_certificate=client_certificate,
+        client_key=client_key,
+        token=token,
+    )
+    context.obj = context.with_resource(AdminClient(target, connection))
 
 
 @app.command()

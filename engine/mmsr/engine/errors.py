@@ -9,14 +9,18 @@ In the order in which a request (or a start) can meet them:
     ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
     ├── LoadUnderWay         another bundle is being loaded             ABORTED
     ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
-    ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
+    ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
+    │   ├── NotExplainable   a graph that explains
+    │   └── NoContentVectors vectors of the content alone
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
     ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
-    ├── UnknownLabel         no model is served under this label        NOT_FOUND
-    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
+    ├── NotFound             what the request names is not here         NOT_FOUND
+    │   ├── UnknownLabel     no model is served under this label
+    │   ├── UnknownItem      the catalogue does not know the item
+    │   └── UnknownModel     the Open Inference Protocol has no such
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -68,10 +72,18 @@ class UnknownBundle(EngineError):
     code = "NOT_FOUND"
 
 
-class NotExplainable(EngineError):
-    """The bundle was exported without explain.onnx; it recommends as any other."""
+class FailedPrecondition(EngineError):
+    """The bundle lacks what the method reads; it recommends as any other."""
 
     code = "FAILED_PRECONDITION"
+
+
+class NotExplainable(FailedPrecondition):
+    """The bundle was exported without explain.onnx."""
+
+
+class NoContentVectors(FailedPrecondition):
+    """The bundle was exported without tables/content.npy."""
 
 
 class Unavailable(EngineError):
@@ -98,16 +110,22 @@ class PermissionDenied(EngineError):
     code = "PERMISSION_DENIED"
 
 
-class UnknownLabel(EngineError):
+class NotFound(EngineError):
+    """The request names something that is not here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownLabel(NotFound):
     """The request asks for a label that is not served here."""
 
-    code = "NOT_FOUND"
+
+class UnknownItem(NotFound):
+    """The request is about an item that the catalogue does not know."""
 
 
-class UnknownModel(EngineError):
+class UnknownModel(NotFound):
     """A request of the Open Inference Protocol names a model that is not here."""
-
-    code = "NOT_FOUND"
 
 
 class InvalidRequest(EngineError):
@@ -151,11 +169,11 @@ class CallerLeft(EngineError):
 
 
 CODES = (
-    NotExplainable,
+    FailedPrecondition,
     Unavailable,
     Unauthenticated,
     PermissionDenied,
-    UnknownLabel,
+    NotFound,
     InvalidRequest,
     DeadlineTooShort,
     RunnerFailed,

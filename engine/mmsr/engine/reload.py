@@ -177,7 +177,7 @@ class Reloader:
         """Let a deployment answer whoever came before the swap, then free it."""
         version = deployment.model.version
         await self._flights.landed(under_way)
-        await deployment.batcher.drain()
+        await deployment.drain()
         task = asyncio.current_task()
         assert task is not None
         self._retiring.pop(task, None)

@@ -20,7 +20,6 @@ from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
 from mmsr.engine.admin_control import DRAINING, SERVING, Control
 from mmsr.engine.admin_face import AdminFace
-from mmsr.engine.batcher import Batcher
 from mmsr.engine.channelz import ChannelzFace
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
@@ -33,7 +32,6 @@ from mmsr.engine.loader import Loader
 from mmsr.engine.oip import InferenceFace
 from mmsr.engine.reload import Reloader
 from mmsr.engine.reload_watch import Watch
-from mmsr.engine.rows import RowAnswer, RowRequest
 from mmsr.engine.rpc import Rpc
 from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
@@ -80,7 +78,8 @@ class Server:
             self.serving, self.reloader, loader.repository, self._files, self._clock
         )
         self.inference = InferenceFace(self.serving, self._clock)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving), self.inference)
+        recommender = RecommenderFace(self.serving, config.limits)
+        self.faces: tuple[Face, ...] = (recommender, self.inference)
         if config.observe.channelz:
             self.faces = (*self.faces, ChannelzFace())
         self._admin = AdminFace(self.control)
@@ -184,11 +183,8 @@ class Server:
             lame_ends = min(ends, self._clock() + self._config.server.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
-        batchers = dict.fromkeys(
-            deployment.batcher
-            for deployment in (*self.serving.deployments.values(), *self.reloader.retiring)
-        )
-        lost = sum(await asyncio.gather(*(self._drain(batcher, ends) for batcher in batchers)))
+        in_use = dict.fromkeys((*self.serving.deployments.values(), *self.reloader.retiring))
+        lost = sum(await asyncio.gather(*(self._drain(deployment, ends) for deployment in in_use)))
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         left_s = max(0.0, ends - self._clock())
@@ -200,11 +196,12 @@ class Server:
         self.telemetry.stop()
         return lost
 
-    async def _drain(self, batcher: Batcher[RowRequest, RowAnswer], ends: float) -> int:
+    async def _drain(self, deployment: Deployment, ends: float) -> int:
         """Answer what is queued; return how many requests cannot be before the clock's `ends`."""
+        batcher = deployment.batcher
         waiting = batcher.unanswered
         try:
-            await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
+            await asyncio.wait_for(deployment.drain(), max(0.0, ends - self._clock()))
         except TimeoutError:
             lost = batcher.unanswered
             log.error(
