@@ -240,6 +240,7 @@ def measure(
         "rate_per_s": round(rate),
         "kinds": {kind: asdict(found) for kind, found in kinds.items()},
         "p99_ratio": round(kinds["reload"].p99_ms / kinds["steady"].p99_ms, 3),
+        "p99_ratio_by_pair": spread(kinds["reload"], kinds["steady"]),
         "requests_in_all": len(sent.failed_R),
         "failed_in_all": int(sent.failed_R.sum()),
         "sender_lag_p99_ms": quantile((sent.sent_s_R - sent.intended_s_R) * 1e3, 0.99),
@@ -249,6 +250,13 @@ def measure(
             for name in ("VmRSS", "RssAnon")
         },
     }
+
+
+def spread(reloads: Kind, steady: Kind) -> dict[str, float]:
+    """Return the quartiles of the ratios of each reload window to the steady one after it."""
+    ratios = np.divide(reloads.p99_by_window_ms, steady.p99_by_window_ms)
+    names = ("p25", "p50", "p75")
+    return dict(zip(names, np.quantile(ratios, (0.25, 0.5, 0.75)).round(3).tolist(), strict=True))
 
 
 def growth(values: list[float]) -> float:

@@ -143,15 +143,5 @@ def _free(deployments: list[Deployment]) -> None:
         log.warning("a bundle that is no longer used is still referred to; collecting everything")
         gc.unfreeze()
         gc.collect()
-    settle()
+    # Nothing is frozen anew: what is in flight now, and dies in circles later, would stay for ever.
     give_back()
-
-
-def settle() -> None:
-    """Take what lives now out of the collector's sight: it lives long.
-
-    Only what is young is collected first. A collection of everything would visit every object of
-    the bundle that has just begun to answer, and hold the interpreter meanwhile.
-    """
-    gc.collect(1)
-    gc.freeze()
