@@ -101,7 +101,7 @@ async def deploy(
 def open_whole(folder: Path, config: ServeConfig, clock: Callable[[], float]) -> Opened:
     """Verify, load, prove and warm up; blocks."""
     started = clock()
-    model = open_model(folder, threads=config.server.threads)
+    model = open_model(folder, threads=config.server.threads, runner=config.server.runner)
     log.info("verified bundle %s in %.1f s", model.version, clock() - started)
     return _tried(model, config, clock, None)
 
@@ -118,7 +118,10 @@ def open_beside(
     Measured beside requests a batch seems slower than it is: where `before`, the times of the
     deployment that answers now, are shorter, they hold.
     """
-    model = open_model(folder, threads=config.server.threads, verified=True, rest=rest)
+    server = config.server
+    model = open_model(
+        folder, threads=server.threads, runner=server.runner, verified=True, rest=rest
+    )
     with ExitStack() as failing:
         failing.callback(model.close)
         opened = _tried(model, config, clock, BRIEF_USERS, before, rest)
