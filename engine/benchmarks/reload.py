@@ -205,7 +205,8 @@ def main(
         requests = encode_requests(load_histories(source), 10, 0)
         with serving(own.root, list(flag or [])) as (server, target):
             report = measure(server, target, own, ids, (requests, rate, reloads, more))
-    environment = describe_environment().to_json()
+    named = f"reload.py {repository.name} --reloads {reloads} --more {more}"  # no machine's places
+    environment = {**describe_environment().to_json(), "command": named}
     tables = load_manifest(source).tables
     found = {"environment": environment, "bundle": asdict(tables), "flags": flag or [], **report}
     text = json.dumps(found, indent=2)
