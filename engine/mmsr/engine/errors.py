@@ -21,6 +21,7 @@ In the order in which a request (or a start) can meet them:
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
+    ├── DeviceFailed         the GPU or TensorRT refuses a call         INTERNAL
     ├── RunnerFailed         the computation failed                     INTERNAL
     │   └── Bug              something that nobody foresaw
     └── CallerLeft           the caller cancelled, or its deadline came CANCELLED
@@ -131,6 +132,10 @@ class DeadlineTooShort(EngineError):
     """The answer would come (or came) after the caller's deadline."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+class DeviceFailed(EngineError):
+    """CUDA or TensorRT refuses a call; the text is its own reason, for the log."""
 
 
 class RunnerFailed(EngineError):

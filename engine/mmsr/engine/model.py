@@ -15,14 +15,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.engine.encoders import open_encoders
+from mmsr.engine.config import RunnerName
+from mmsr.engine.encoders import Encoder, open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.opened import OpenedBundle, open_bundle
 from mmsr.engine.plan import Plan, plan
+from mmsr.engine.precision import precision_of
 from mmsr.engine.rows import CategoryFilter, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner
-from mmsr.engine.runners.onnx import open_onnx
+from mmsr.engine.runners.choose import SEQUENCE, Runners
 from mmsr.engine.scored import ScoredRows, best
 
 __all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_model"]
@@ -41,7 +43,8 @@ class SequenceModel:
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.scored = ScoredRows(bundle, runner)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
-        self.encoders = open_encoders(bundle, threads)
+        self.encoders: dict[str, Encoder] = {}
+        self.precision = precision_of(bundle.manifest)  # that the runner computes in
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -58,6 +61,11 @@ class SequenceModel:
             present=bool(self.filters.present_C[row]),
             available=bool(self.filters.available_C[row]),
         )
+
+    def wrote_inputs(self, rows: Sequence[int]) -> None:
+        """Hand changed rows of the input table to the runner, which may have a copy of its own."""
+        at = np.asarray(rows, np.int64)
+        self.runner.write_rows("item_inputs", rows, self.bundle.item_inputs_CW[at])
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
@@ -137,11 +145,17 @@ class SequenceModel:
         self.runner.close()
 
 
-def open_model(folder: Path, *, threads: int) -> SequenceModel:
-    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
+def open_model(folder: Path, *, threads: int, runner: RunnerName = "cpu") -> SequenceModel:
+    """Open and verify a bundle and load its graph.
+
+    `BundleError` says what is wrong with it, `ConfigError` that the runner is not to be had.
+    """
     bundle = open_bundle(folder)
-    runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
-    model = SequenceModel(bundle, runner, threads=threads)
+    runners = Runners(wanted=runner, threads=threads)
+    opened, precision = runners.open(bundle, SEQUENCE)
+    model = SequenceModel(bundle, opened, threads=threads)
+    model.precision = precision
+    model.encoders = open_encoders(bundle, runners)
     model.bind()
     return model
 

@@ -38,6 +38,7 @@ class ScoredRows:
         self._codes = {n: _writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
         capacity = len(self._vectors_CD)
         self._half_CD: AnyArray | None = None  # the same for a graph in half precision
+        self._rows_bound = 0
         self._place_C = np.arange(capacity)  # row -> place
         self._row_C = np.arange(capacity)  # place -> row
         items = len(bundle.catalogue)
@@ -50,7 +51,6 @@ class ScoredRows:
         [spec] = [tensor for tensor in runner.spec.inputs if tensor.name == "item_outputs"]
         converted_CD = as_input(spec, self._vectors_CD)
         self._half_CD = None if converted_CD is self._vectors_CD else converted_CD
-        self._rows_bound = 0
 
     def rebind(self) -> None:
         """Hand codes and vectors to the runner."""
@@ -103,6 +103,7 @@ class ScoredRows:
             codes_D1, scale_1 = quantise_rows(self._vectors_CD[place : place + 1])
             self._codes[CODES][:, place] = codes_D1[:, 0]
             self._codes[SCALES][place] = scale_1[0]
+        self._tell(np.array([place]))
 
     def move(self, row: int, *, present: bool, available: bool) -> None:
         """Put a row among the available items, the unavailable ones or the rest."""
@@ -149,6 +150,19 @@ class ScoredRows:
         self._place_C[self._row_C[order]] = order
         if self._half_CD is not None:
             self._half_CD[order] = self._half_CD[back]
+        self._tell(order)
+
+    def _tell(self, places_n: Rows) -> None:
+        """Hand changed places to the runner, which may hold the tables in another memory."""
+        if not self._rows_bound:
+            return
+        for name, array in self._codes.items():
+            axis = array.ndim - 1
+            changed = np.take(array, places_n, axis)
+            self._runner.write_rows(name, places_n.tolist(), changed, axis=axis)
+        bound_n = places_n[places_n < self._rows_bound]
+        table_CD = self._vectors_CD if self._half_CD is None else self._half_CD
+        self._runner.write_rows("item_outputs", bound_n.tolist(), table_CD[bound_n])
 
 
 def _writable(path: Path) -> npt.NDArray[np.float32]:
