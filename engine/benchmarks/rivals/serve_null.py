@@ -11,7 +11,7 @@ import uvloop
 from benchmarks.rivals.shared_model import read_order
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.compute import ComputeThread
-from mmsr.engine.config import ServeConfig
+from mmsr.engine.config import ServeConfig, ServerConfig
 from mmsr.engine.runners.base import AnyArray
 from mmsr.engine.server import Server
 
@@ -48,7 +48,8 @@ async def serve() -> None:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     compute = ComputeThread(loop)
     folder = Path(order.bundle)
-    server = Server(ServeConfig(repository=folder, port=order.port, lame_duck_s=0), compute)
+    where = ServerConfig(repository=folder, port=order.port, lame_duck_s=0)
+    server = Server(ServeConfig(server=where), compute)
     await server.listen()
     compute.start()
     await server.load(folder)
