@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 RunnerName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 
@@ -121,10 +122,30 @@ class BatchConfig:
         int,
         Key(about="requests that may wait; more are refused at once", flag="--queue-limit"),
     ] = 1024
+    # What all of a batch are padded to: bounds memory and time of one computation where histories
+    # are long. 64 of 256 items.
+    max_work: Annotated[
+        int, Key(about="requests of a batch times its longest history, in items")
+    ] = 16_384
+    bulk_limit: Annotated[
+        int, Key(about="requests of batch calls that may wait; more are refused at once")
+    ] = 4096
+    # What single requests wait for at most, and what is left to the batch calls.
+    bulk_share: Annotated[
+        float, Key(about="share of a batch that is the batch calls' while single requests come")
+    ] = 0.125
 
     def __post_init__(self) -> None:
         at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
-        at_least(0, max_wait_ms=self.max_wait_ms)
+        at_least(1, max_work=self.max_work, bulk_limit=self.bulk_limit)
+        at_least(0, max_wait_ms=self.max_wait_ms, bulk_share=self.bulk_share)
+        if self.bulk_share > 1:
+            raise ConfigError(f"bulk_share {self.bulk_share}; expected 0 to 1")
+
+    @property
+    def bulk_places(self) -> int:
+        """Return how many places of a full batch are the batch calls'; at least one."""
+        return max(1, round(self.bulk_share * self.max_batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +155,16 @@ class Limits:
     k: Annotated[int, Key(about="items in one answer")] = 1000
     history: Annotated[int, Key(about="ids in a history")] = 10_000
     excluded: Annotated[int, Key(about="ids that must not come back")] = 10_000
-    id_bytes: Annotated[int, Key(about="bytes of an item id")] = 512
+    allowed: Annotated[int, Key(about="ids that alone may come back")] = 10_000
+    categories: Annotated[
+        int, Key(about="names of categories to include, and as many to exclude")
+    ] = 1000
+    candidates: Annotated[int, Key(about="ids to be scored")] = 1000
+    explained: Annotated[int, Key(about="items explained at once")] = 100
+    batch: Annotated[int, Key(about="requests in one call")] = 1024
+    id_bytes: Annotated[
+        int, Key(about="bytes of an item's id, a category's name, a user's or a stream's key")
+    ] = 512
     message_bytes: Annotated[int, Key(about="bytes of a message")] = 4 << 20
 
     def __post_init__(self) -> None:
@@ -149,9 +179,22 @@ class ReloadConfig:
         bool, Key(about="follow the labels of the repository", flag="--watch/--no-watch")
     ] = True
     poll_s: Annotated[float, Key(about="how often the labels are looked at")] = 1.0
+    share: Annotated[
+        float, Key(about="of a core's time, what opening a bundle takes while others are answered")
+    ] = 0.25
+    nice: Annotated[
+        int, Key(about="0 to 19: by how much the trial of a bundle stands back for other processes")
+    ] = 10
+    limit_s: Annotated[
+        float, Key(about="time for the trial of a bundle, which runs in a process of its own")
+    ] = 600.0
 
     def __post_init__(self) -> None:
-        at_least(0.01, poll_s=self.poll_s)
+        at_least(0.01, poll_s=self.poll_s, share=self.share, limit_s=self.limit_s)
+        if self.share > 1:
+            raise ConfigError(f"share {self.share}; expected 0.01 to 1")
+        if not 0 <= self.nice <= 19:
+            raise ConfigError(f"nice {self.nice}; expected 0 to 19")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +202,7 @@ class ObserveConfig:
     """What the server tells of itself."""
 
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        LogLevel,
         Key(about="least severity that is logged", flag="--log-level"),
     ] = "INFO"
     log_format: Annotated[

@@ -6,14 +6,21 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
-    ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
+    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
+    ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
+    │   ├── NotExplainable   a graph that explains
+    │   └── NoContentVectors vectors of the content alone
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
     ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
-    ├── UnknownLabel         no model is served under this label        NOT_FOUND
-    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
+    ├── NotFound             what the request names is not here         NOT_FOUND
+    │   ├── UnknownLabel     no model is served under this label
+    │   ├── UnknownItem      the catalogue does not know the item
+    │   └── UnknownModel     the Open Inference Protocol has no such
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -48,10 +55,36 @@ class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
 
 
-class NotExplainable(EngineError):
-    """The bundle was exported without explain.onnx; it recommends as any other."""
+class LoadFailed(EngineError):
+    """A bundle is not fit to be served; what was served goes on."""
 
     code = "FAILED_PRECONDITION"
+
+
+class LoadUnderWay(EngineError):
+    """Another bundle is being loaded; the caller may ask again."""
+
+    code = "ABORTED"
+
+
+class UnknownBundle(EngineError):
+    """The repository has no such bundle, or no such label."""
+
+    code = "NOT_FOUND"
+
+
+class FailedPrecondition(EngineError):
+    """The bundle lacks what the method reads; it recommends as any other."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class NotExplainable(FailedPrecondition):
+    """The bundle was exported without explain.onnx."""
+
+
+class NoContentVectors(FailedPrecondition):
+    """The bundle was exported without tables/content.npy."""
 
 
 class Unavailable(EngineError):
@@ -78,16 +111,22 @@ class PermissionDenied(EngineError):
     code = "PERMISSION_DENIED"
 
 
-class UnknownLabel(EngineError):
+class NotFound(EngineError):
+    """The request names something that is not here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownLabel(NotFound):
     """The request asks for a label that is not served here."""
 
-    code = "NOT_FOUND"
+
+class UnknownItem(NotFound):
+    """The request is about an item that the catalogue does not know."""
 
 
-class UnknownModel(EngineError):
+class UnknownModel(NotFound):
     """A request of the Open Inference Protocol names a model that is not here."""
-
-    code = "NOT_FOUND"
 
 
 class InvalidRequest(EngineError):
@@ -135,11 +174,11 @@ class CallerLeft(EngineError):
 
 
 CODES = (
-    NotExplainable,
+    FailedPrecondition,
     Unavailable,
     Unauthenticated,
     PermissionDenied,
-    UnknownLabel,
+    NotFound,
     InvalidRequest,
     DeadlineTooShort,
     RunnerFailed,

@@ -64,13 +64,17 @@ class Explainer:
         `NotExplainable` if the bundle has no such graph, `BundleError` if it cannot be loaded.
         """
         if self._runner is None:
-            if self._bundle.explain_spec is None:
-                raise NotExplainable(
-                    f"bundle {self._bundle.manifest.bundle_id} was exported without explain.onnx; "
-                    "export the model again"
-                )
+            self.require()
             self._runner = self._open_runner()
         return self._runner
+
+    def require(self) -> None:
+        """Raise `NotExplainable` if the bundle has no such graph; loads nothing."""
+        if self._bundle.explain_spec is None:
+            raise NotExplainable(
+                f"bundle {self._bundle.manifest.bundle_id} was exported without explain.onnx; "
+                "export the model again"
+            )
 
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
         """Say what the scores of `rows` hang on.

@@ -23,6 +23,7 @@ class ItemIndex:
         self._rows = catalogue.rows()
         self._popular = popular_rows(catalogue)
         self._popularity = [0.0, *catalogue.popularity.astype(np.float64).tolist()]
+        self.version = 0  # changes of the live catalogue that are in it
 
     def __len__(self) -> int:
         return len(self._rows)
