@@ -65,8 +65,8 @@ async def call(
     """Make a call with one request; `grpc.aio.AioRpcError` if it fails."""
     sent = request if isinstance(request, bytes) else request.SerializeToString()
     pairs = tuple((metadata or {}).items())
-    answer: Any = channel.unary_unary(f"/{method}")(sent, metadata=pairs, timeout=PATIENCE_S)
-    return bytes(await answer)
+    ask: Any = channel.unary_unary(f"/{method}")  # bytes to bytes
+    return bytes(await ask(sent, metadata=pairs, timeout=PATIENCE_S))
 
 
 async def refused(

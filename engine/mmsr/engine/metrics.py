@@ -46,7 +46,7 @@ def histogram(
         reached, buckets = 0, []
         for bound, count in zip((*numbers.bounds, "+Inf"), tuple(numbers.counts), strict=True):
             reached += count
-            buckets.append((str(bound), reached))
+            buckets.append((bound if bound == "+Inf" else str(float(bound)), reached))
         family.add_metric(values, buckets, numbers.total)
     return family
 

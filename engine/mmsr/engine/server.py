@@ -87,12 +87,14 @@ class Server:
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
-        deployment = await deploy(folder, self._config, self._compute, self._clock)
+        label = self._config.server.label
+        with self.telemetry.loads.counted(label):
+            deployment = await deploy(folder, self._config, self._compute, self._clock)
         # What is loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         self.deployment = deployment
-        self.serving.use(self._config.server.label, deployment)
+        self.serving.use(label, deployment)
         self.health.set(serving=True)
 
     def announce(self) -> None:

@@ -1,8 +1,10 @@
 """What the parts of a server say of themselves at a scrape: bundles, batches, reloads, loop."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from prometheus_client.core import Metric
@@ -83,13 +85,23 @@ GAUGES: tuple[tuple[str, str, Value], ...] = (
 )
 
 
-class ReloadMetrics:
-    """Counts loads of bundles; told by whoever loads."""
+class LoadMetrics:
+    """Counts loads of bundles, the first ones and those that take the place of others."""
 
     def __init__(self) -> None:
         self._ended: Counter[tuple[str, str]] = Counter()  # by label and result
         self._failed: dict[str, float] = {}  # by label: 1 if the last one did
         self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def counted(self, label: str) -> Iterator[None]:
+        """Count what is done inside as one load; it failed if it raises."""
+        began, ok = time.monotonic(), False
+        try:
+            yield
+            ok = True
+        finally:
+            self.ended(label, time.monotonic() - began, ok)
 
     def ended(self, label: str, seconds: float, ok: bool) -> None:
         """Note that a load has ended."""

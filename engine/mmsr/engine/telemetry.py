@@ -12,8 +12,8 @@ from mmsr.engine.metrics import CallMetrics, MetricsServer, Source, registry_of
 from mmsr.engine.rpc import Meter
 from mmsr.engine.security import Security
 from mmsr.engine.server_metrics import (
+    LoadMetrics,
     LoopLag,
-    ReloadMetrics,
     ServingMetrics,
     StateMetrics,
 )
@@ -29,7 +29,7 @@ class Telemetry:
         self._config = config
         self._version = version("mmsr")
         self.stats = CallStats(serving.deployments, serving.default_label)
-        self.reloads = ReloadMetrics()
+        self.loads = LoadMetrics()
         self._lag = LoopLag()
         self._tracing = None
         meters: list[Meter] = [CallLog(config.log_requests)]
@@ -44,7 +44,7 @@ class Telemetry:
         self.sources: list[Source] = [
             CallMetrics(self.stats),
             ServingMetrics(serving, self._version),
-            self.reloads,
+            self.loads,
             self._lag,
         ]
         self._server: MetricsServer | None = None
