@@ -91,7 +91,7 @@ def written(report: Report, memory_mib: list[float], spent_s: float, errors: int
         "* statuses that must not be (INTERNAL, UNKNOWN, UNAVAILABLE, DATA_LOSS) and tracebacks:",
         f"  {len(report.surprises)}",
         f"* lines of the log at ERROR: {errors}",
-        f"* resident memory of the process: {memory_mib[0]:.1f} MiB before, {memory_mib[1]:.1f} after",
+        f"* resident memory: {memory_mib[0]:.1f} MiB before, {memory_mib[1]:.1f} MiB after",
         "",
         "| method | messages | calls by status |",
         "|---|--:|---|",
