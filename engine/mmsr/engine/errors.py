@@ -6,6 +6,9 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
     ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
@@ -13,6 +16,7 @@ In the order in which a request (or a start) can meet them:
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
     ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
     ├── UnknownLabel         no model is served under this label        NOT_FOUND
+    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
@@ -44,6 +48,24 @@ class ListenError(EngineError):
 
 class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
+
+
+class LoadFailed(EngineError):
+    """A bundle is not fit to be served; what was served goes on."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class LoadUnderWay(EngineError):
+    """Another bundle is being loaded; the caller may ask again."""
+
+    code = "ABORTED"
+
+
+class UnknownBundle(EngineError):
+    """The repository has no such bundle, or no such label."""
+
+    code = "NOT_FOUND"
 
 
 class NotExplainable(EngineError):
@@ -78,6 +100,12 @@ class PermissionDenied(EngineError):
 
 class UnknownLabel(EngineError):
     """The request asks for a label that is not served here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownModel(EngineError):
+    """A request of the Open Inference Protocol names a model that is not here."""
 
     code = "NOT_FOUND"
 

@@ -7,7 +7,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 # N items in the catalogue
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.encoders import open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import NEVER, eligibility
@@ -31,7 +32,8 @@ MOST_LINES = 8  # of the bias in one run: what engines are built for
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
-    `threads` share one operator of the explain graph, which is loaded when it is first used.
+    `threads` share one operator of the graphs that are loaded when they are first used: explain and
+    the encoders.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -39,6 +41,7 @@ class SequenceModel:
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
+        self.encoders = open_encoders(bundle, threads)
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -90,12 +93,19 @@ class SequenceModel:
     def close(self) -> None:
         """Free the runners."""
         self.explainer.close()
+        for encoder in self.encoders.values():
+            encoder.close()
         self.runner.close()
 
 
-def open_model(folder: Path, *, threads: int) -> SequenceModel:
-    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
-    bundle = open_bundle(folder)
+def open_model(
+    folder: Path, *, threads: int, verified: bool = False, rest: Callable[[], None] = lambda: None
+) -> SequenceModel:
+    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it.
+
+    `verified` and `rest` as in `open_bundle`.
+    """
+    bundle = open_bundle(folder, verified=verified, rest=rest)
     runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
     model = SequenceModel(bundle, runner, threads=threads)
     model.bind()
