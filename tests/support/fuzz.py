@@ -8,16 +8,22 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import message_factory
-from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import (
+    Descriptor,
+    FieldDescriptor,
+    MethodDescriptor,
+    ServiceDescriptor,
+)
 from google.protobuf.message import Message
 
 TIMEOUT_S = 60.0
-CHANNELS = 4
+AT_ONCE = 16
 MAX_DEPTH = 4
 # A server says these of requests; INTERNAL, UNKNOWN and DATA_LOSS it must never say.
 # But grpc.aio's own client says this of a stream that the server ended while it was writing.
@@ -48,18 +54,23 @@ PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452ffffffffffffffff08060000001
 class Target(NamedTuple):
     """A method that is called."""
 
+    address: str  # HOST:PORT
     path: str  # "/package.Service/Method"
     request: type[Message]
     streams: bool
 
 
-def targets_of(services: Sequence[ServiceDescriptor], without: frozenset[str]) -> list[Target]:
+def targets_of(
+    address: str, services: Sequence[ServiceDescriptor], without: frozenset[str]
+) -> list[Target]:
     """Return the methods of services, but for those named."""
     return [
-        Target(f"/{service.full_name}/{method.name}", request_of(method), method.client_streaming)
+        Target(
+            address, f"/{service.full_name}/{each.name}", request_of(each), each.client_streaming
+        )
         for service in services
-        for method in service.methods
-        if method.name not in without
+        for each in service.methods
+        if each.name not in without
     ]
 
 
@@ -92,7 +103,9 @@ class Fuzzer:
                 self._set(message, each, depth)
 
     def _set(self, message: Any, each: FieldDescriptor, depth: int) -> None:
-        if each.is_repeated and each.message_type is None and self.random.random() < MANY_SHARE:
+        if each.message_type is not None and each.message_type.GetOptions().map_entry:
+            self._put(getattr(message, each.name), each.message_type, depth)
+        elif each.is_repeated and each.message_type is None and self.random.random() < MANY_SHARE:
             count, value = self.random.choice(MANY), self._value(each)
             getattr(message, each.name).extend([value] * count)
         elif each.is_repeated:
@@ -108,6 +121,13 @@ class Fuzzer:
                 self._fill(inside, depth + 1)
         else:
             setattr(message, each.name, self._value(each))
+
+    def _put(self, entries: Any, entry: Descriptor, depth: int) -> None:
+        key, value = (self._value(entry.fields_by_name[name]) for name in ("key", "value"))
+        if entry.fields_by_name["value"].message_type is None:
+            entries[key] = value
+        elif depth < MAX_DEPTH:
+            self._fill(entries[key], depth + 1)
 
     def _value(self, each: FieldDescriptor) -> Any:
         pick = self.random.choice
@@ -230,26 +250,27 @@ async def send(channel: grpc.aio.Channel, target: Target, messages: Sequence[byt
     return "OK", ""
 
 
-async def fuzz(
-    address: str, targets: Sequence[Target], calls: Iterator[int], seed: int, report: Report
-) -> None:
+async def fuzz(targets: Sequence[Target], calls: Iterator[int], seed: int, report: Report) -> None:
     """Call the targets in turn as long as there is a call to be made; several may run at once."""
     fuzzer = Fuzzer(seed)
     options = [("grpc.use_local_subchannel_pool", 1)]
-    async with grpc.aio.insecure_channel(address, options) as channel:
+    async with AsyncExitStack() as stack:
+        channels = {
+            address: await stack.enter_async_context(grpc.aio.insecure_channel(address, options))
+            for address in {target.address for target in targets}
+        }
         for number in calls:
             target = targets[number % len(targets)]
             count = fuzzer.random.randint(1, 5) if target.streams else 1
             messages = [fuzzer.message(target.request) for _ in range(count)]
-            code, details = await send(channel, target, messages)
+            code, details = await send(channels[target.address], target, messages)
             report.count(target, code, messages, details)
 
 
-async def fuzz_all(address: str, targets: Sequence[Target], calls: int, seed: int) -> Report:
-    """Make that many calls, several at a time on several connections."""
+async def fuzz_all(targets: Sequence[Target], calls: int, seed: int) -> Report:
+    """Make that many calls, several at a time on connections of their own."""
     report, numbers = Report(), iter(range(calls))
-    each = (fuzz(address, targets, numbers, seed + n, report) for n in range(4 * CHANNELS))
-    await asyncio.gather(*each)
+    await asyncio.gather(*(fuzz(targets, numbers, seed + n, report) for n in range(AT_ONCE)))
     return report
 
 

@@ -25,10 +25,18 @@ async def running(
     security: SecurityConfig | None = None,
     observe: ObserveConfig | None = None,
     load: bool = True,
+    admin_port: int | None = None,
 ) -> AsyncIterator[Server]:
     """Keep a server of `shop` running, with its bundle unless `load` is false."""
     config = ServeConfig(
-        server=ServerConfig(repository=shop.root, port=0, threads=1, lame_duck_s=0.0, grace_s=5.0),
+        server=ServerConfig(
+            repository=shop.root,
+            port=0,
+            admin_port=admin_port,
+            threads=1,
+            lame_duck_s=0.0,
+            grace_s=5.0,
+        ),
         security=security or SecurityConfig(),
         observe=observe or ObserveConfig(),
     )

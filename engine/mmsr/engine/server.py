@@ -113,7 +113,7 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
         host = self._config.server.host
         self.port = bind(self._server, host, self._config.server.port, credentials)
-        self.telemetry.start(lambda: self.health.serving, self.security)
+        self.telemetry.start(lambda: self.health.serving, self.security, self.control)
         await self._server.start()
         log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
         if self._config.server.admin_port is not None:
