@@ -15,8 +15,9 @@ from support.in_process import PATIENCE_S, asking, call, refused
 from mmsr.engine.errors import Overloaded
 from mmsr.engine.gatekeeper import TokenGate
 from mmsr.engine.limits import ClientLimits, Rate
-from mmsr.engine.rpc import Call, Outcome, Rpc, register
+from mmsr.engine.rpc import MOST_ROWS, Call, Outcome, Rpc, counter_of, register
 from mmsr.engine.tokens import TokenFile, entry_of, new_token
+from mmsr.oip import inference_pb2 as oip
 from mmsr.v1 import recommender_pb2 as pb
 
 SERVICE = "mmsr.v1.Recommender"
@@ -243,6 +244,15 @@ def test_a_stream_that_exceeds_its_rate_is_slowed_down_and_nothing_is_lost(tmp_p
             assert clock() - began >= 0.09  # the call and 12 messages, less a burst of 3
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("shape", "requests"), [([3, 20], 3), ([], 1), ([0, 1], 1), ([-5], 1), ([2**62], MOST_ROWS)]
+)
+def test_a_tensor_counts_as_its_rows(shape: list[int], requests: int) -> None:
+    inputs = [oip.ModelInferRequest.InferInputTensor(shape=shape)]
+    assert counter_of(oip.ModelInferRequest)(oip.ModelInferRequest(inputs=inputs)) == requests
+    assert counter_of(oip.ModelInferRequest)(oip.ModelInferRequest()) == 1
 
 
 def test_a_batch_counts_as_its_requests(tmp_path: Path) -> None:
