@@ -99,16 +99,22 @@ def drain(context: typer.Context) -> None:
 
 
 def table(models: "tuple[ServedModel, ...]") -> Table:
-    """Return one line a label."""
-    shown = Table("label", "bundle", "loaded", "runner", box=SIMPLE_HEAD)
-    for name in ("items", "live", "spare", "queued", "answered", "refused"):
-        shown.add_column(name, justify="right")
+    """Return one column a label, so that it fits where few are served."""
+    shown = Table("label", box=SIMPLE_HEAD)
     for model in models:
-        counts = (model.items, model.live_items, model.spare_rows)
-        requests = (model.queued, model.answered, model.refused)
-        numbers = [f"{count:,}" for count in (*counts, *requests)]
-        named = (model.label, model.model_version or "none", model.loaded_at, model.runner)
-        shown.add_row(*named, *numbers)
+        shown.add_column(model.label, no_wrap=True)
+    for name, values in (
+        ("bundle", [model.model_version or "none" for model in models]),
+        ("loaded", [model.loaded_at for model in models]),
+        ("runner", [model.runner for model in models]),
+        ("items", [f"{model.items:,}" for model in models]),
+        ("live items", [f"{model.live_items:,}" for model in models]),
+        ("spare rows", [f"{model.spare_rows:,}" for model in models]),
+        ("queued", [f"{model.queued:,}" for model in models]),
+        ("answered", [f"{model.answered:,}" for model in models]),
+        ("refused", [f"{model.refused:,}" for model in models]),
+    ):
+        shown.add_row(name, *values)
     return shown
 
 
