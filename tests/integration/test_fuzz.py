@@ -1,6 +1,6 @@
 """Every method of every service under messages that are random, extreme or damaged.
 
-A few thousand in `make test`; `make fuzz` sends 100,000 (MMSR_FUZZ_CALLS) and writes the report
+Two thousand in `make test`; `make fuzz` sends 100,000 (MMSR_FUZZ_CALLS) and writes the report
 engine/results/fuzz.md (MMSR_FUZZ_REPORT).
 """
 
@@ -20,7 +20,7 @@ from support.tiny_bundle import Shop, publish
 
 from mmsr.engine.server import Server
 
-CALLS = int(os.environ.get("MMSR_FUZZ_CALLS", "3000"))
+CALLS = int(os.environ.get("MMSR_FUZZ_CALLS", "2000"))
 REPORT = os.environ.get("MMSR_FUZZ_REPORT")
 SEED = int(os.environ.get("MMSR_FUZZ_SEED", "1"))
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
