@@ -20,8 +20,8 @@ from mmsr.engine.rows import RowRequest
 GATHER_COSTS = 3  # times a row of a pass of one request
 LEAST_SHARED = 1 / 24  # of the rows: what a request of a large batch may still gather
 MOST_FETCHED = 1000  # rows of one request, as engines are built for
-SURPLUS = 2  # times as many as would do if the filter had nothing to do with the scores
-MARGIN = 32
+SURPLUS = 1.5  # times as many as would do if the filter had nothing to do with the scores
+MARGIN = 16
 
 
 class Plan(NamedTuple):
@@ -40,7 +40,7 @@ def plan(request: RowRequest, filters: RowFilters, batch: int) -> Plan:
     items = max(1, filters.items)
     passing = filters.categories.count(request.categories)
     most_gathered = items * max(1 / (GATHER_COSTS * batch), LEAST_SHARED)
-    fetched = SURPLUS * request.k * items // max(1, passing) + MARGIN
+    fetched = int(SURPLUS * request.k * items / max(1, passing)) + MARGIN
     if passing <= most_gathered or fetched > MOST_FETCHED:
         return Plan(0, False)
     return Plan(fetched, True)

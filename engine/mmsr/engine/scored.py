@@ -10,7 +10,7 @@ and four numbers, between batches, by the thread that computes. The vectors are 
 mapped so that what is written stays in this process: memory is taken for what has moved alone.
 """
 
-# C table rows, D width, n rows asked for, B requests, E exclusions
+# C table rows, D width, n rows asked for, S states, B requests, E exclusions
 
 from pathlib import Path
 
@@ -80,18 +80,19 @@ class ScoredRows:
         rows: Rows = self._row_C[places]
         return rows
 
-    def scores(self, state_D: Floats, rows_n: Rows) -> Floats:
-        """Return the scores of some rows [n]."""
-        scores_n = np.empty(len(rows_n), np.float32)
-        vectors_bD = np.empty((min(BLOCK, len(rows_n)), len(state_D)), np.float32)
+    def scores(self, states_SD: Floats, rows_n: Rows) -> Floats:
+        """Return the scores of some rows for each of some states, [S, n]."""
+        scores_Sn = np.empty((len(states_SD), len(rows_n)), np.float32)
+        vectors_bD = np.empty((min(BLOCK, len(rows_n)), states_SD.shape[1]), np.float32)
         for begin in range(0, len(rows_n), BLOCK):
             places_b = self._place_C[rows_n[begin : begin + BLOCK]]
             some_bD = vectors_bD[: len(places_b)]
             # "clip" alone writes without a copy in between; every place is inside.
             np.take(self._vectors_CD, places_b, axis=0, out=some_bD, mode="clip")
-            # No BLAS: its threads would fight the runner's for the cores.
-            np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
-        return scores_n
+            for state_D, scores_n in zip(states_SD, scores_Sn, strict=True):
+                # No BLAS: its threads would fight the runner's for the cores.
+                np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
+        return scores_Sn
 
     def write(self, row: int, vector_D: Floats) -> None:
         """Store the vector of a row that is no item yet."""

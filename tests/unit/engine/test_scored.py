@@ -70,7 +70,9 @@ def test_every_row_keeps_its_vector_wherever_it_moves(
     assert rows_in_front(scored, scored.present) == [r for r, s in side.items() if s != "out"]
     rows = np.arange(shop.sizes.capacity)
     state = np.ones(shop.sizes.width, np.float32)
-    np.testing.assert_allclose(scored.scores(state, rows), shop.twin.outputs_CD.sum(1), atol=1e-3)
+    np.testing.assert_allclose(
+        scored.scores(state[None], rows)[0], shop.twin.outputs_CD.sum(1), atol=1e-3
+    )
 
 
 def test_a_spare_row_is_written_and_let_in(shop: Shop) -> None:
