@@ -17,14 +17,21 @@ import numpy.typing as npt
 
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
-from mmsr.engine.opened import OpenedBundle, open_bundle
+from mmsr.engine.opened import ITEM_INPUTS, OpenedBundle, open_bundle, writable
 from mmsr.engine.plan import Plan, plan
-from mmsr.engine.rows import CategoryFilter, RowAnswer, RowRequest
-from mmsr.engine.runners.base import AnyArray, Runner
+from mmsr.engine.rows import CategoryFilter, ItemRow, RowAnswer, RowRequest
+from mmsr.engine.runners.base import AnyArray, Runner, as_input
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.engine.scored import ScoredRows, best
 
-__all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_model"]
+__all__ = [
+    "CategoryFilter",
+    "ItemRow",
+    "RowAnswer",
+    "RowRequest",
+    "SequenceModel",
+    "open_model",
+]
 
 MOST_SCORES = 1 << 22  # 16 MiB of scores of requests that are answered alone
 
@@ -41,23 +48,44 @@ class SequenceModel:
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.scored = ScoredRows(bundle, runner)
+        [spec] = [tensor for tensor in runner.spec.inputs if tensor.name == "item_inputs"]
+        self._inputs_CW = as_input(spec, writable(bundle.folder / ITEM_INPUTS))
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
     def bind(self) -> None:
         """Hand the tables to the runner; again, where somebody has bound others."""
-        self.runner.bind("item_inputs", self.bundle.item_inputs_CW)
+        self.runner.bind("item_inputs", self._inputs_CW)
         self.scored.rebind()
 
-    def set_available(self, row: int, available: bool) -> None:
-        """Switch whether an item may come back; between batches."""
-        self.filters.set_available(row, available)
-        self.scored.move(
-            row,
-            present=bool(self.filters.present_C[row]),
-            available=bool(self.filters.available_C[row]),
+    def write_item(self, row: int, item: ItemRow) -> None:
+        """Put an item into a row that holds none, between batches.
+
+        `ValueError` for another row: what a running batch may read is never overwritten.
+        """
+        if not 1 <= row < len(self._inputs_CW) or self.filters.present_C[row]:
+            raise ValueError(f"row {row} holds an item or is none; expected a spare row")
+        self._inputs_CW[row] = item.inputs_W
+        self.scored.write(row, item.outputs_D)
+        self.filters.write_item(
+            row, item.categories, available=item.available, popularity=item.popularity
         )
+        self._take_side(row)
+
+    def set_available(self, row: int, available: bool) -> None:
+        """Switch whether an item may come back, between batches."""
+        self.filters.set_available(row, available)
+        self._take_side(row)
+
+    def remove_item(self, row: int) -> None:
+        """Let an item never come back, between batches; its row is spare again."""
+        self.filters.remove_item(row)
+        self._take_side(row)
+
+    def _take_side(self, row: int) -> None:
+        present, available = self.filters.present_C[row], self.filters.available_C[row]
+        self.scored.move(row, present=bool(present), available=bool(available))
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""

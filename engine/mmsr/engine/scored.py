@@ -12,13 +12,11 @@ mapped so that what is written stays in this process: memory is taken for what h
 
 # C table rows, D width, n rows asked for, S states, B requests, E exclusions
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.items import bound_rows
-from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle
+from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle, writable
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 
@@ -34,8 +32,8 @@ class ScoredRows:
 
     def __init__(self, bundle: OpenedBundle, runner: Runner) -> None:
         self._runner = runner
-        self._vectors_CD = _writable(bundle.folder / ITEM_OUTPUTS)
-        self._codes = {n: _writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
+        self._vectors_CD = writable(bundle.folder / ITEM_OUTPUTS)
+        self._codes = {n: writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
         capacity = len(self._vectors_CD)
         self._half_CD: AnyArray | None = None  # the same for a graph in half precision
         self._place_C = np.arange(capacity)  # row -> place
@@ -150,11 +148,6 @@ class ScoredRows:
         self._place_C[self._row_C[order]] = order
         if self._half_CD is not None:
             self._half_CD[order] = self._half_CD[back]
-
-
-def _writable(path: Path) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return array
 
 
 def best(scores_n: Floats, k: int) -> Rows:
