@@ -50,7 +50,10 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
     def _refuse(self, request: Any, context: Any) -> Any:
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "the script knows no such method")
 
-    RecommendBatch = RecommendStream = Score = Similar = Explain = _refuse
+    RecommendBatch = Score = Similar = Explain = _refuse
+
+    def RecommendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        self._refuse(request_iterator, context)
 
     def Recommend(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._script.next(context)
