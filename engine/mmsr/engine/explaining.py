@@ -37,9 +37,13 @@ class ExplainItems:
 
         `InvalidRequest`, `NotExplainable`, and what `Batcher.submit` and `Asides.turn` raise.
         """
-        service = self._service
-        check_explain(query, service.limits)
+        check_explain(query, self._service.limits)
         self._explainer.require()
+        with self._asides.visit():
+            return await self._explain(query, deadline)
+
+    async def _explain(self, query: ExplainQuery, deadline: float | None) -> ExplainReply:
+        service = self._service
         seen, _ = service.history_rows(query.history)
         require_known(seen, query.history)
         rows, unknown = service.named_rows("item_ids", query.item_ids)
