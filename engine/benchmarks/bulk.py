@@ -90,9 +90,7 @@ class Server:
     async def _deploy(self) -> Deployment:
         model, config, compute = self._model, self._config, self._compute
         items = ItemIndex(model.bundle.catalogue)
-        times = await compute.run(
-            lambda: warm_up(model, config.max_batch, len(items), time.monotonic)
-        )
+        times = await compute.run(lambda: warm_up(model, config.max_batch, time.monotonic))
         batcher = Batcher[RowRequest, RowAnswer](
             with_popular(model.recommend, model.filters),
             compute,

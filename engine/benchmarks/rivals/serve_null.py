@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import uvloop
 from benchmarks.rivals.shared_model import read_order
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.compute import ComputeThread
-from mmsr.engine.config import ServeConfig
+from mmsr.engine.config import ServeConfig, ServerConfig
 from mmsr.engine.runners.base import AnyArray
 from mmsr.engine.server import Server
 
@@ -27,6 +27,11 @@ class NullRunner:
     def bind(self, name: str, array: AnyArray) -> None:
         """Use nothing."""
 
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        """Use nothing."""
+
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Return the same rows for everybody."""
         requests, k = len(batch["length"]), int(batch["k"][0])
@@ -35,6 +40,7 @@ class NullRunner:
         return {
             "rows": np.broadcast_to(rows_K, (requests, k)),
             "scores": np.broadcast_to(scores_K, (requests, k)),
+            "states": np.zeros((requests, 1), np.float32),
         }
 
     def close(self) -> None:
@@ -48,7 +54,8 @@ async def serve() -> None:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     compute = ComputeThread(loop)
     folder = Path(order.bundle)
-    server = Server(ServeConfig(repository=folder, port=order.port, lame_duck_s=0), compute)
+    where = ServerConfig(repository=folder, port=order.port, lame_duck_s=0)
+    server = Server(ServeConfig(server=where), compute)
     await server.listen()
     compute.start()
     await server.load(folder)

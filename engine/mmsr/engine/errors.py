@@ -6,6 +6,9 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
     ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
     │   ├── NotExplainable   a graph that explains
     │   └── NoContentVectors vectors of the content alone
@@ -50,6 +53,24 @@ class ListenError(EngineError):
 
 class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
+
+
+class LoadFailed(EngineError):
+    """A bundle is not fit to be served; what was served goes on."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class LoadUnderWay(EngineError):
+    """Another bundle is being loaded; the caller may ask again."""
+
+    code = "ABORTED"
+
+
+class UnknownBundle(EngineError):
+    """The repository has no such bundle, or no such label."""
+
+    code = "NOT_FOUND"
 
 
 class FailedPrecondition(EngineError):

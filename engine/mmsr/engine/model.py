@@ -7,7 +7,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 # N items in the catalogue
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,8 +33,8 @@ __all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_m
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
-    `threads` share one operator of the graphs that are loaded when they are first used: explain and
-    the encoders. One thread calls its methods; `filters` others may read.
+    `threads` share one operator of the explain graph, which is loaded when it is first used. One
+    thread calls its methods; `filters` others may read.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -145,12 +145,20 @@ class SequenceModel:
         self.runner.close()
 
 
-def open_model(folder: Path, *, threads: int, runner: RunnerName = "cpu") -> SequenceModel:
+def open_model(
+    folder: Path,
+    *,
+    threads: int,
+    runner: RunnerName = "cpu",
+    verified: bool = False,
+    rest: Callable[[], None] = lambda: None,
+) -> SequenceModel:
     """Open and verify a bundle and load its graph.
 
     `BundleError` says what is wrong with it, `ConfigError` that the runner is not to be had.
+    `verified` and `rest` as in `open_bundle`.
     """
-    bundle = open_bundle(folder)
+    bundle = open_bundle(folder, verified=verified, rest=rest)
     runners = Runners(wanted=runner, threads=threads)
     opened, precision = runners.open(bundle, SEQUENCE)
     model = SequenceModel(bundle, opened, threads=threads)
