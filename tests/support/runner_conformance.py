@@ -5,16 +5,29 @@ The unit tests call them for the runners that run here; gpu-check calls the same
 
 # B rows, L history length, K results, C table rows, D output width
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-import pytest
 from support.tiny_bundle import Shop, Twin
 
 from mmsr.engine.model import RowRequest, assemble, split
 from mmsr.engine.runners.base import AnyArray, Runner
 
 ATOL = 1e-4
+
+
+@contextmanager
+def refused(pattern: str) -> Iterator[None]:
+    """Expect a `ValueError` whose text has the pattern; a GPU machine has no pytest."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+    else:
+        said = "nothing"
+    assert re.search(pattern, said), f"expected {pattern}, got {said}"
 
 
 def bias_of(twin: Twin, capacity: int, lines: int = 1) -> AnyArray:
@@ -65,7 +78,7 @@ def check(runner: Runner, shop: Shop, asked: list[RowRequest]) -> None:
     for request, answer in zip(asked, answers, strict=True):
         wanted = expected(shop.twin, request, shop.twin.outputs_CD)
         assert answer.rows == [row for row, _ in wanted]
-        assert answer.scores == pytest.approx([score for _, score in wanted], abs=ATOL)
+        np.testing.assert_allclose(answer.scores, [score for _, score in wanted], atol=ATOL)
 
 
 def answers_of_every_size_are_right(runner: Runner, shop: Shop) -> None:
@@ -148,13 +161,13 @@ def a_table_bound_anew_is_read(runner: Runner, shop: Shop) -> None:
 
 def what_does_not_fit_is_refused(runner: Runner, shop: Shop) -> None:
     bind(runner, shop)
-    with pytest.raises(ValueError, match="float64"):
+    with refused("float64"):
         runner.bind("bias", np.zeros((1, shop.sizes.capacity)))
-    with pytest.raises(ValueError, match="not 5000 to 5000"):
+    with refused("not 5000 to 5000"):
         runner.write_rows("item_outputs", [5000], np.zeros((1, shop.twin.width), np.float32))
-    with pytest.raises(ValueError, match=r"\[1, 3\], expected \[1, "):
+    with refused(r"\[1, 3\], expected \[1, "):
         runner.write_rows("item_outputs", [5], np.zeros((1, 3), np.float32))
-    with pytest.raises(ValueError, match="no rows along axis 2"):
+    with refused("no rows along axis 2"):
         runner.write_rows("item_outputs", [5], np.zeros((1, 3), np.float32), axis=2)
     check(runner, shop, requests(shop, 2))
 
