@@ -6,10 +6,10 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench gpu-check proto lock
+.PHONY: help setup demo test test-real check format bench bench-rivals gpu-check proto lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## create .venv with the locked, hashed packages (PYTHON=python3.12 chooses the Python)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -36,6 +36,12 @@ format: setup ## format the code and sort the imports
 
 bench: setup ## serve the bundle of the last demo and measure server and runner
 	@$(BIN)/python .ci/bench.py $(if $(DATA),--data $(DATA))
+
+RIVALS := build/rivals
+bench-rivals: setup ## mmsr-serve beside LitServe, BentoML, Ray Serve and RePlay (minutes; best on a quiet machine)
+	@$(BIN)/python export/benchmarks/untrained_bundle.py $(RIVALS)/12k --items 12000 --width 64
+	@$(BIN)/python export/benchmarks/untrained_bundle.py $(RIVALS)/100k --items 100000 --width 128
+	@$(BIN)/python -m benchmarks.rivals.serving $(RIVALS)/12k $(RIVALS)/100k --out engine/results/$$(date -u +%F)-rivals
 
 # No set-up, no network: a lent GPU machine has no registry. $(PYTHON) is to have torch and numpy.
 gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in export/results or $$OUT

@@ -2,6 +2,7 @@
 
 # P probes, L history length, D width, N items, C capacity, K results
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import TableSizes
+from mmsr.engine.items import bound_rows
 from mmsr.engine.probe_set import ProbeSet
 from mmsr.export.folding import RowFolder
 from mmsr.training.batches import pad_histories
@@ -48,12 +50,14 @@ def item_rows(run: TrainedRun) -> ItemRows:
     Items that training has not seen are unknown by id, as `open_run` leaves the model: their rows,
     and those of ids.npy, are what a new item gets while serving.
     """
-    return run.model.table(run.content)
+    rows = run.model.table(run.content)
+    # Of a model of ids alone these are the trained weights themselves.
+    return replace(rows, inputs_nW=rows.inputs_nW.detach(), outputs_nD=rows.outputs_nD.detach())
 
 
 def capacity_of(items: int) -> int:
     """Return the rows of the tables: padding, the items, and room for new ones."""
-    return items + 1 + max(MIN_SPARE, int(items * SPARE_SHARE))
+    return bound_rows(items + max(MIN_SPARE, int(items * SPARE_SHARE)))
 
 
 def write_tables(run: TrainedRun, rows: ItemRows, folder: Path, *, folded: bool) -> TableSizes:
