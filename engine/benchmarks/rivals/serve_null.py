@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,11 @@ class NullRunner:
         self.spec = spec
 
     def bind(self, name: str, array: AnyArray) -> None:
+        """Use nothing."""
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
         """Use nothing."""
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:

@@ -10,8 +10,9 @@ from mmsr.engine.batcher import Batcher
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.items import ItemIndex
-from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel, open_model
-from mmsr.engine.probe import ProbeReport, prove
+from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel
+from mmsr.engine.probe import ProbeReport
+from mmsr.engine.proven import open_proven
 from mmsr.engine.service import ModelFacts, Service
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,11 @@ async def deploy(
     `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
     """
     started = clock()
-    model = await compute.run(
-        lambda: open_model(folder, threads=config.server.threads, runner=config.server.runner)
-    )
+    threads, runner = config.server.threads, config.server.runner
+    model, report = await compute.run(lambda: open_proven(folder, threads=threads, runner=runner))
     items = ItemIndex(model.bundle.catalogue)
     log.info("verified bundle %s in %.1f s", model.version, clock() - started)
-    report = await compute.run(lambda: prove(model))
     log.info("probed: %s", describe(report))
-    report.check()
     times = await compute.run(lambda: warm_up(model, config.batch.max_batch, len(items), clock))
     log.info(
         "warmed up: batch of 1 %.2f ms, of %d %.2f ms",

@@ -44,6 +44,7 @@ class SequenceModel:
         self.scored = ScoredRows(bundle, runner)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.encoders: dict[str, Encoder] = {}
+        self.on_device = False  # whether the runner computes elsewhere than on the CPU
         self.precision = precision_of(bundle.manifest)  # that the runner computes in
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
@@ -152,9 +153,9 @@ def open_model(folder: Path, *, threads: int, runner: RunnerName = "cpu") -> Seq
     """
     bundle = open_bundle(folder)
     runners = Runners(wanted=runner, threads=threads)
-    opened, precision = runners.open(bundle, SEQUENCE)
-    model = SequenceModel(bundle, opened, threads=threads)
-    model.precision = precision
+    opened = runners.open(bundle, SEQUENCE)
+    model = SequenceModel(bundle, opened.runner, threads=threads)
+    model.precision, model.on_device = opened.precision, opened.on_device
     model.encoders = open_encoders(bundle, runners)
     model.bind()
     return model

@@ -10,13 +10,12 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from support.runner_conformance import CHECKS, bind, requests
+from support.runner_conformance import CHECKS, bind, inputs_of, requests
 from support.tiny_bundle import Shop, publish
 
 from benchmarks.gpu.setting import Findings, Setting
 from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.repository import Repository
-from mmsr.engine.model import assemble
 from mmsr.engine.opened import open_bundle
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.choose import Runners
@@ -96,13 +95,12 @@ def _check(kind: Kind, shop: Shop, findings: Findings) -> int:
 
 
 def _open(kind: Kind, shop: Shop) -> Runner:
-    runner, _ = Runners(wanted=kind).open(open_bundle(shop.folder), "sequence")
-    return runner
+    return Runners(wanted=kind).open(open_bundle(shop.folder), "sequence").runner
 
 
 def _p50_ms(runner: Runner, shop: Shop, batch: int) -> float:
     """Return the median time of a call, copies included."""
-    inputs = assemble([request._replace(k=10) for request in requests(shop, batch)])
+    inputs = inputs_of(shop, [request._replace(k=10) for request in requests(shop, batch)])
     times = []
     for call in range(WARM_UP_CALLS + CALLS):
         began = time.perf_counter()
