@@ -50,7 +50,7 @@ bench-rivals: setup ## mmsr-serve beside LitServe, BentoML, Ray Serve and RePlay
 
 # No set-up, no network: a lent GPU machine has no registry. $(PYTHON) is to have torch and numpy.
 gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in export/results or $$OUT
-	@PYTHONPATH=training:export:engine:proto$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
+	@PYTHONPATH=training:export:engine:proto:tests$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
 
 proto: setup ## regenerate the Python code of the .proto files
 	@$(BIN)/python .ci/generate_proto.py

@@ -167,8 +167,12 @@ class FakeContext:
         self.addresses[name] = address
 
     def output_shape(self, name: str) -> tuple[int, ...]:
+        rows = self.shapes["history"][0]
+        if name == "states":
+            return rows, self.shapes["item_outputs"][1]
         (k,) = self.array("k", "int64", (1,))
-        return self.shapes["history"][0], int(k)
+        assert k <= self.shapes["item_outputs"][0], "more results than rows"
+        return rows, int(k)
 
     def capturable(self, stream: int) -> bool:
         return self.engine.is_capturable

@@ -7,12 +7,12 @@ from mmsr.engine.runners.buckets import Steps
 from mmsr.engine.runners.tensorrt import TensorRTRunner
 
 BATCHES = (1, 4, 16)
-STEPS = Steps(dims={"B": BATCHES, "L": (4, 12), "E": (16, 64)}, values={"k": (10, 30)})
+STEPS = Steps(dims={"B": BATCHES, "L": (4, 12), "E": (100, 256)}, values={"k": (10, 30)})
 
 
 def engine_runner(shop: Shop, device: FakeDevice, *, capturable: bool = True) -> TensorRTRunner:
     profiles = [
-        {"B": (1 if before == 0 else before + 1, max(2, size)), "L": (1, 12), "E": (1, 64)}
+        {"B": (1 if before == 0 else before + 1, max(2, size)), "L": (1, 12), "E": (1, 256)}
         for before, size in zip((0, *BATCHES), BATCHES, strict=False)
     ]
     path, spec = shop.folder / "sequence.onnx", graph_spec()

@@ -93,8 +93,7 @@ def open_encoders(bundle: OpenedBundle, runners: Runners) -> dict[str, Encoder]:
 
 
 def _open_graph(bundle: OpenedBundle, name: str, runners: Runners) -> Runner:
-    runner, _ = runners.open(bundle, name)
-    return runner
+    return runners.open(bundle, name).runner
 
 
 def count_tokens(path: Path) -> int:

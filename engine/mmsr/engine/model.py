@@ -55,6 +55,7 @@ class SequenceModel:
         self._inputs_CW = as_input(spec, writable(bundle.folder / ITEM_INPUTS))
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.encoders: dict[str, Encoder] = {}
+        self.on_device = False  # whether the runner computes elsewhere than on the CPU
         self.precision = precision_of(bundle.manifest)  # that the runner computes in
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
@@ -201,9 +202,9 @@ def open_model(
     """
     bundle = open_bundle(folder, verified=verified, rest=rest)
     runners = Runners(wanted=runner, threads=threads)
-    opened, precision = runners.open(bundle, SEQUENCE)
-    model = SequenceModel(bundle, opened, threads=threads)
-    model.precision = precision
+    opened = runners.open(bundle, SEQUENCE)
+    model = SequenceModel(bundle, opened.runner, threads=threads)
+    model.precision, model.on_device = opened.precision, opened.on_device
     model.encoders = open_encoders(bundle, runners)
     model.bind()
     return model

@@ -159,9 +159,9 @@ class ScoredRows:
             axis = array.ndim - 1
             changed = np.take(array, places_n, axis)
             self._runner.write_rows(name, places_n.tolist(), changed, axis=axis)
-        bound_n = places_n[places_n < self._rows_bound]
         table_CD = self._vectors_CD if self._half_CD is None else self._half_CD
-        self._runner.write_rows("item_outputs", bound_n.tolist(), table_CD[bound_n])
+        # Also beyond what is bound now: it is bound again without being handed over.
+        self._runner.write_rows("item_outputs", places_n.tolist(), table_CD[places_n])
 
 
 def best(scores_n: Floats, k: int) -> Rows:

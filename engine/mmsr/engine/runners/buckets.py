@@ -13,6 +13,8 @@ from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.runners.base import AnyArray
 
 BATCH = "B"  # the dimension that every input of a request and every output begins with
+EXCLUDED = "E"
+SCORED = "C"  # rows of the table that are scored
 # The steps of a size, by dimension; for an input that is itself a size (k), by its name.
 Sizes = Mapping[str, tuple[int, ...]]
 Key = tuple[tuple[str, int], ...]  # one size a dimension: what a shape is known by
@@ -48,9 +50,12 @@ class Shaped(NamedTuple):
     results: int | None  # asked for in each row; None: the outputs have no such size
 
 
-def shape_batch(spec: GraphSpec, steps: Steps, batch: Mapping[str, AnyArray]) -> Shaped:
+def shape_batch(
+    spec: GraphSpec, steps: Steps, batch: Mapping[str, AnyArray], bound: Key = ()
+) -> Shaped:
     """Pad a batch: rows by repeating the last one, other sizes by zeros, k by asking for more.
 
+    `bound`: the sizes of the bound tables; no more results are asked for than rows are bound.
     `TooLargeError` names the size that no step reaches.
     """
     tensors = {tensor.name: tensor for tensor in spec.inputs}
@@ -61,7 +66,12 @@ def shape_batch(spec: GraphSpec, steps: Steps, batch: Mapping[str, AnyArray]) ->
                 found[dim] = max(size, found.get(dim, 0))
     sizes = {dim: step(dim, size, steps.dims) for dim, size in found.items()}
     asked = {name: int(batch[name][0]) for name in steps.values if name in batch}
-    values = {name: step(name, value, steps.values) for name, value in asked.items()}
+    most = dict(bound).get(SCORED)
+    values = {
+        name: size if most is None else min(size, max(most, asked[name]))
+        for name in asked
+        for size in [step(name, asked[name], steps.values)]
+    }
     inputs = {
         name: np.full_like(array, values[name])
         if name in values
@@ -90,17 +100,37 @@ def padded(array: AnyArray, tensor: TensorSpec, sizes: Mapping[str, int]) -> Any
         return array
     grown = np.zeros(shape, array.dtype)
     grown[tuple(slice(size) for size in array.shape)] = array
+    if EXCLUDED in tensor.shape and array.shape[-1]:
+        # 0 would be a line that may come back: what is excluded anyway is the padding.
+        grown[: len(array), array.shape[-1] :] = array[:, -1:]
     if tensor.shape[0] == BATCH:
         # A row like another one: whatever the graph does with it, it does without an error.
         grown[array.shape[0] :] = grown[array.shape[0] - 1]
     return grown
 
 
-def cut(output: AnyArray, shaped: Shaped) -> AnyArray:
-    """Return what was asked for of an output [B, …], or [B, K] where the batch says how many."""
-    if shaped.results is not None and output.ndim == 2:
-        return output[: shaped.rows, : shaped.results]
-    return output[: shaped.rows]
+def cut(
+    outputs: Mapping[str, AnyArray], shaped: Shaped, per_result: frozenset[str]
+) -> dict[str, AnyArray]:
+    """Return copies of what was asked for of outputs [B, …], or [B, K] of those in `per_result`."""
+    return {
+        name: (
+            array[: shaped.rows, : shaped.results] if name in per_result else array[: shaped.rows]
+        ).copy()
+        for name, array in outputs.items()
+    }
+
+
+def outputs_per_result(spec: GraphSpec, steps: Steps) -> frozenset[str]:
+    """Return the outputs [B, K]: their last size is in no input, so it follows from k."""
+    if not steps.values:
+        return frozenset()
+    known = {dim for tensor in spec.inputs for dim in tensor.shape}
+    return frozenset(
+        tensor.name
+        for tensor in spec.outputs
+        if isinstance(tensor.shape[-1], str) and tensor.shape[-1] not in known
+    )
 
 
 def pieces(

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import onnxruntime as ort
 
@@ -133,6 +133,14 @@ def this_machine() -> Machine:
     return Machine(gpu=gpu, flavours=flavours, cuda=PROVIDER in ort.get_available_providers())
 
 
+class OpenedRunner(NamedTuple):
+    """A runner, and what must be known of it beside its interface."""
+
+    runner: Runner
+    precision: str  # that it computes in
+    on_device: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runners:
     """Opens the runners of one bundle."""
@@ -140,8 +148,8 @@ class Runners:
     wanted: RunnerName = "auto"
     threads: int = 1  # of one operator, on the CPU
 
-    def open(self, bundle: OpenedBundle, graph: str) -> tuple[Runner, str]:
-        """Return a graph's runner, and the precision that it computes in.
+    def open(self, bundle: OpenedBundle, graph: str) -> OpenedRunner:
+        """Return a graph's runner.
 
         `BundleError`: the graph is not what the manifest says. `ConfigError`: what is wanted is not
         there. An engine or device that fails when it is opened is warned of and passed over, unless
@@ -153,14 +161,15 @@ class Runners:
         written = precision_of(bundle.manifest)
         try:
             if choice.engine is not None:
-                return self._engine(bundle, graph, choice.engine), choice.engine.precision
+                runner = self._engine(bundle, graph, choice.engine)
+                return OpenedRunner(runner, choice.engine.precision, True)
             if choice.runner == "cuda":
-                return self._cuda(bundle, graph), written
+                return OpenedRunner(self._cuda(bundle, graph), written, True)
         except (DeviceFailed, BundleError) as error:
             if self.wanted != "auto":
                 raise
             log.warning("%s; ONNX Runtime serves %s on the CPU instead", error, graph)
-        return self._cpu(bundle, graph), written
+        return OpenedRunner(self._cpu(bundle, graph), written, False)
 
     def _engine(self, bundle: OpenedBundle, graph: str, file: EngineFile) -> Runner:
         module = importlib.import_module(MODULES[file.flavour])

@@ -40,8 +40,10 @@ class WithFallback:
     ) -> None:
         """Overwrite rows for both; the second needs it only where their owner has not done so."""
         self._first.write_rows(name, rows, values, axis=axis)
-        known = np.take(self._bound[name], np.asarray(rows, np.int64), axis)
-        if self._second is not None or not np.array_equal(known, values):
+        at, bound = np.asarray(rows, np.int64), self._bound[name]
+        inside = at < bound.shape[axis]
+        known, new = np.take(bound, at[inside], axis), np.compress(inside, values, axis)
+        if self._second is not None or not np.array_equal(known, new):
             self._beside().write_rows(name, rows, values, axis=axis)
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:

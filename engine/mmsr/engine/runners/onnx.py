@@ -71,10 +71,11 @@ class OnnxRunner:
             self.bind(name, array.copy())
             array = self._arrays[name]
         at = np.asarray(rows, np.int64)
+        bound = at < array.shape[axis]
         if axis == 0:
-            array[at] = values
+            array[at[bound]] = values[bound]
         else:
-            array[:, at] = values
+            array[:, at[bound]] = values[:, bound]
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Compute all outputs; they are copies that the caller owns."""

@@ -14,7 +14,15 @@ import onnxruntime as ort
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.errors import DeviceFailed
 from mmsr.engine.runners.base import AnyArray
-from mmsr.engine.runners.buckets import Key, Steps, cut, joined, pieces, shape_batch
+from mmsr.engine.runners.buckets import (
+    Key,
+    Steps,
+    cut,
+    joined,
+    outputs_per_result,
+    pieces,
+    shape_batch,
+)
 from mmsr.engine.runners.cuda import Device
 from mmsr.engine.runners.device_call import DeviceCall, bound_key, places_of
 from mmsr.engine.runners.device_tables import DeviceTables
@@ -53,6 +61,7 @@ class OnnxCudaRunner:
         self._tables = DeviceTables(device, {tensor.name: tensor for tensor in spec.inputs})
         self._calls: OrderedDict[Key, _Call] = OrderedDict()
         self._graphs = 0
+        self._per_result = outputs_per_result(spec, steps)
         self.spec = spec
         self.name = f"ONNX Runtime {session.get_providers()[0]}"
 
@@ -78,15 +87,16 @@ class OnnxCudaRunner:
         del self._session
 
     def _run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-        shaped = shape_batch(self.spec, self._steps, batch)
-        call = self._call((*shaped.key, *bound_key(self.spec, self._tables.shape)))
+        bound = bound_key(self.spec, self._tables.shape)
+        shaped = shape_batch(self.spec, self._steps, batch, bound)
+        call = self._call((*shaped.key, *bound))
         call.memory.fill(shaped.inputs)
         call.memory.queue_in()
         self._device.wait(self._stream)  # the session computes in a stream of its own
         self._session.run_with_iobinding(call.binding, call.options)
         call.memory.queue_out()
         self._device.wait(self._stream)
-        return {name: cut(a, shaped).copy() for name, a in call.memory.answers().items()}
+        return cut(call.memory.answers(), shaped, self._per_result)
 
     def _call(self, key: Key) -> _Call:
         if key in self._calls:

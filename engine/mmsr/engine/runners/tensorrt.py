@@ -12,7 +12,16 @@ from dataclasses import replace
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.errors import DeviceFailed
 from mmsr.engine.runners.base import AnyArray
-from mmsr.engine.runners.buckets import Key, Shaped, Steps, cut, joined, pieces, shape_batch
+from mmsr.engine.runners.buckets import (
+    Key,
+    Shaped,
+    Steps,
+    cut,
+    joined,
+    outputs_per_result,
+    pieces,
+    shape_batch,
+)
 from mmsr.engine.runners.cuda import Device
 from mmsr.engine.runners.device_call import DeviceCall, bound_key, places_of
 from mmsr.engine.runners.device_tables import DeviceTables
@@ -98,6 +107,7 @@ class TensorRTRunner:
             outputs=tuple(_typed(tensor, engine) for tensor in spec.outputs),
         )
         self._tables = DeviceTables(device, {t.name: t for t in self._inner.inputs})
+        self._per_result = outputs_per_result(spec, steps)
         self._lanes: list[_Lane] = []
         self.spec = spec
         self.name = name
@@ -118,20 +128,21 @@ class TensorRTRunner:
         """Compute all outputs; they are copies that the caller owns. `TooLargeError`: too large."""
         found: list[dict[str, AnyArray]] = []
         under_way: deque[tuple[_Lane, _Call, Shaped]] = deque()
+        bound = bound_key(self._inner, self._tables.shape)
         shapes = [
-            shape_batch(self._inner, self._steps, piece)
+            shape_batch(self._inner, self._steps, piece, bound)
             for piece in pieces(self._inner, self._steps, batch)
         ]
         try:
             for place, shaped in enumerate(shapes):
                 if len(under_way) == LANES:
-                    found.append(_answer(*under_way.popleft()))
+                    found.append(self._answer(*under_way.popleft()))
                 lane = self._lane(place % LANES)
-                call = self._call(lane, shaped.key)
+                call = self._call(lane, shaped.key, bound)
                 call.start(shaped.inputs, lane.stream)
                 under_way.append((lane, call, shaped))
             while under_way:
-                found.append(_answer(*under_way.popleft()))
+                found.append(self._answer(*under_way.popleft()))
         finally:
             for lane, _, _ in under_way:  # an error left them
                 lane.wait()
@@ -144,14 +155,18 @@ class TensorRTRunner:
         self._lanes.clear()
         self._tables.close()
 
+    def _answer(self, lane: _Lane, call: _Call, shaped: Shaped) -> dict[str, AnyArray]:
+        lane.wait()
+        return cut(call.memory.answers(), shaped, self._per_result)
+
     def _lane(self, place: int) -> _Lane:
         """Return a lane, made when it is first needed: its memory may be a gigabyte."""
         while len(self._lanes) <= place:
             self._lanes.append(_Lane(self._device, self._engine.scratch_bytes))
         return self._lanes[place]
 
-    def _call(self, lane: _Lane, shape: Key) -> _Call:
-        key = (*shape, *bound_key(self._inner, self._tables.shape))
+    def _call(self, lane: _Lane, shape: Key, bound: Key) -> _Call:
+        key = (*shape, *bound)
         if key in lane.calls:
             lane.calls.move_to_end(key)
             return lane.calls[key]
@@ -187,11 +202,6 @@ class TensorRTRunner:
                     f"expected {list(place.shape)}"
                 )
         return _Call(self._device, memory, context)
-
-
-def _answer(lane: _Lane, call: _Call, shaped: Shaped) -> dict[str, AnyArray]:
-    lane.wait()
-    return {name: cut(array, shaped).copy() for name, array in call.memory.answers().items()}
 
 
 def _typed(tensor: TensorSpec, engine: Engine) -> TensorSpec:

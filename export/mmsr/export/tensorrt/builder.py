@@ -112,6 +112,8 @@ def _described(error: Any) -> str:
 def _config(request: BuildRequest, builder: Any, trt: Any) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    # Half of a number's bits are lost in TensorFloat-32: fp32 means fp32.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if request.refittable:
         config.set_flag(trt.BuilderFlag.REFIT)
     return config

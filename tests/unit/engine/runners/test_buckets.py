@@ -13,6 +13,7 @@ from mmsr.engine.runners.buckets import (
     cut,
     doubling,
     joined,
+    outputs_per_result,
     pieces,
     shape_batch,
 )
@@ -54,10 +55,27 @@ def test_what_fits_already_is_not_copied() -> None:
 
 def test_an_answer_is_cut_to_what_was_asked_for() -> None:
     shaped = shape_batch(SPEC, STEPS, batch_of(3, 3, 7))
-    assert cut(np.zeros((4, 10)), shaped).shape == (3, 7)
-    assert cut(np.zeros((4, 10, 2)), shaped).shape == (3, 10, 2)
-    without = {name: array for name, array in batch_of(3, 3, 7).items() if name != "k"}
-    assert cut(np.zeros((4, 10)), shape_batch(SPEC, STEPS, without)).shape == (3, 10)
+    assert outputs_per_result(SPEC, STEPS) == {"rows"}
+    outputs = {"rows": np.zeros((4, 10)), "states": np.zeros((4, 10))}
+    found = cut(outputs, shaped, frozenset({"rows"}))
+    assert (found["rows"].shape, found["states"].shape) == ((3, 7), (3, 10))
+
+
+def test_no_more_results_are_asked_for_than_rows_are_bound() -> None:
+    shaped = shape_batch(SPEC, STEPS, batch_of(1, 3, 12), (("C", 20),))
+    assert shaped.inputs["k"].tolist() == [20]
+
+
+def test_the_padding_of_what_is_excluded_is_excluded_anyway() -> None:
+    """Line 0 may be an item's."""
+    spec = GraphSpec(
+        file="graph.onnx",
+        inputs=(TensorSpec(name="excluded", dtype="int64", shape=("B", "E")),),
+        outputs=(),
+    )
+    steps = Steps(dims={"B": (1, 2, 4), "E": (4,)})
+    shaped = shape_batch(spec, steps, {"excluded": np.array([[5, 6], [7, 8], [3, 9]])})
+    assert shaped.inputs["excluded"].tolist() == [[5, 6, 6, 6], [7, 8, 8, 8], *[[3, 9, 9, 9]] * 2]
 
 
 @pytest.mark.parametrize(

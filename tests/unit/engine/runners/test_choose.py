@@ -211,9 +211,9 @@ def test_an_engine_that_fails_to_load_is_passed_over_unless_it_is_wanted(
         with pytest.raises(DeviceFailed, match="another GPU"):
             runners.open(open_bundle(lonely), "sequence")
         return
-    runner, precision = runners.open(open_bundle(lonely), "sequence")
+    runner, precision, on_device = runners.open(open_bundle(lonely), "sequence")
     assert runner.name == "ONNX Runtime CPUExecutionProvider"
-    assert precision == "fp32"
+    assert (precision, on_device) == ("fp32", False)
     assert "built on another GPU; ONNX Runtime serves sequence on the CPU instead" in caplog.text
     runner.close()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.fake_device import FakeDevice, FakeEngine
 from support.fake_runner import BATCHES, STEPS, engine_runner
-from support.runner_conformance import bias_of, bind, check, requests
+from support.runner_conformance import bind, check, requests
 from support.tiny_bundle import Shop, graph_spec
 
 from mmsr.engine.errors import DeviceFailed
@@ -67,7 +67,7 @@ def test_a_table_of_the_same_size_stays_where_it_is(shop: Shop, device: FakeDevi
     bind(runner, shop)
     for _ in range(3):
         check(runner, shop, [RowRequest([1, 2], [3], 5)])
-        runner.bind("bias", bias_of(shop.twin, shop.sizes.capacity))
+        bind(runner, shop)
     assert device.launches == 2
 
 
@@ -98,8 +98,8 @@ def test_shapes_that_were_not_asked_for_lately_are_freed(
 def test_what_no_profile_holds_is_too_large(shop: Shop, device: FakeDevice) -> None:
     runner = engine_runner(shop, device)
     bind(runner, shop)
-    with pytest.raises(TooLargeError, match="E 100; at most 64"):
-        runner.run(assemble([RowRequest([1], list(range(1, 101)), 3)]))
+    with pytest.raises(TooLargeError, match="E 300; at most 256"):
+        runner.run(assemble([RowRequest([1], list(range(1, 301)), 3)]))
     check(runner, shop, requests(shop, 2))
 
 
