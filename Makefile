@@ -6,7 +6,7 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench bench-rivals gpu-check proto lock
+.PHONY: help setup demo test test-real check format bench bench-rivals fuzz gpu-check proto lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: setup ## unit, contract and integration tests, each with its time beside i
 
 test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; missing is an error)
 	@$(BIN)/python .ci/test.py real
+
+fuzz: setup ## 100,000 damaged messages on every method (FUZZ_CALLS=1000000); report in engine/results
+	@MMSR_FUZZ_CALLS=$(or $(FUZZ_CALLS),100000) MMSR_FUZZ_REPORT=engine/results/fuzz.md \
+	  $(BIN)/python -m pytest -q tests/integration/test_fuzz.py --show-capture=no
 
 check: setup ## formatting, lint, types, import rules, and what is promised on the wire
 	@failed=; for step in "ruff format --check" "ruff check" mypy lint-imports \

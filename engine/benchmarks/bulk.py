@@ -204,7 +204,7 @@ async def singles(
     client: AsyncRecommenderClient, requests: list[Request], turn_s: float
 ) -> list[float]:
     """Return the milliseconds of single requests, one after the other."""
-    ends, times = time.perf_counter() + turn_s, []
+    ends, times = time.perf_counter() + turn_s, list[float]()
     while time.perf_counter() < ends:
         request = requests[len(times) % len(requests)]
         began = time.perf_counter()

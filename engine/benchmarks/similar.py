@@ -12,7 +12,7 @@ without a pause.
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +26,7 @@ from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.bench.machine import describe_environment
-from mmsr.engine.compute import ComputeThread
+from mmsr.engine.compute import ComputeThread, Done
 from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import ItemIndex
@@ -50,7 +50,28 @@ class Report:
     filtered_ms: list[float]  # of one call with a category that a tenth of the items has
     alone_ms: list[float]  # a job's latency
     beside_ms: list[float]  # while similar items are asked for
+    pieces_cpu_ms: list[float]  # of what a batch waits for, whatever else the machine does
+    longest_piece_cpu_ms: float
     environment: dict[str, Any]
+
+
+class Watched(ComputeThread):
+    """Notes the CPU time of every call."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.cpu_ms: list[float] = []
+
+    def submit(self, call: Callable[[], object], done: Done) -> None:
+        """Queue `call`, timed."""
+
+        def timed() -> object:
+            began = time.thread_time()
+            result = call()
+            self.cpu_ms.append(1e3 * (time.thread_time() - began))
+            return result
+
+        super().submit(timed, done)
 
 
 def at_once(jobs: Sequence[RowRequest]) -> list[RowAnswer]:
@@ -74,7 +95,7 @@ class Bench:
 
     def __init__(self, items: int, width: int) -> None:
         table_CD = np.random.default_rng(0).standard_normal((items + 1, width), np.float32)
-        self._compute = ComputeThread(asyncio.get_running_loop())
+        self._compute = Watched(asyncio.get_running_loop())
         self._compute.start()
         self._batcher = Batcher[RowRequest, RowAnswer](
             at_once, self._compute, BatchConfig(), clock=time.monotonic, times=BatchTimes()
@@ -91,9 +112,14 @@ class Bench:
         vectors = Vectors(table_CD, None)
         self._similar = SimilarItems(service, asides, vectors, clock=time.monotonic)
 
+    def pieces(self) -> list[float]:
+        """Return the CPU milliseconds of the calls since the last time, and forget them."""
+        found, self._compute.cpu_ms = self._compute.cpu_ms, []
+        return found
+
     async def jobs(self, turn_s: float) -> list[float]:
         """Return the milliseconds of jobs, one after the other."""
-        ends, times = time.perf_counter() + turn_s, []
+        ends, times = time.perf_counter() + turn_s, list[float]()
         while time.perf_counter() < ends:
             await asyncio.sleep(PAUSE_S)
             began = time.perf_counter()
@@ -101,9 +127,14 @@ class Bench:
             times.append(1e3 * (time.perf_counter() - began))
         return times
 
+    async def similar_pieces(self, turn_s: float) -> list[float]:
+        """Return the CPU milliseconds of the pieces of calls without a job between."""
+        await self.similar(turn_s)
+        return self.pieces()
+
     async def similar(self, turn_s: float, **filters: Any) -> list[float]:
         """Return the milliseconds that each call computed."""
-        ends, times = time.perf_counter() + turn_s, []
+        ends, times = time.perf_counter() + turn_s, list[float]()
         while time.perf_counter() < ends:
             reply = await self._similar.nearest(SimilarQuery(f"item-{len(times)}", K, **filters))
             times.append(reply.compute_us / 1e3)
@@ -117,8 +148,11 @@ async def measure_all(items: int, width: int, rounds: int, turn_s: float) -> Rep
     beside: list[float] = []
     computed: list[float] = []
     filtered: list[float] = []
+    pieces: list[float] = []
     for _ in range(rounds):
         alone += await bench.jobs(turn_s)
+        bench.pieces()
+        pieces += await bench.similar_pieces(turn_s)
         some, waited = await asyncio.gather(bench.similar(turn_s), bench.jobs(turn_s))
         computed += some
         beside += waited
@@ -130,6 +164,8 @@ async def measure_all(items: int, width: int, rounds: int, turn_s: float) -> Rep
         filtered_ms=quantiles(filtered),
         alone_ms=quantiles(alone),
         beside_ms=quantiles(beside),
+        pieces_cpu_ms=quantiles(pieces),
+        longest_piece_cpu_ms=round(max(pieces), 3),
         environment=describe_environment().to_json(),
     )
 

@@ -24,7 +24,7 @@ from benchmarks.rivals.processes import TICKS_PER_S, Running, ServerError, runni
 from benchmarks.rivals.shared_model import Order, Ranking
 from benchmarks.rivals.venvs import PATHS, python_of
 
-READY_S = 300.0  # a starved machine takes minutes to start Ray
+READY_S = 180.0  # a starved machine takes minutes to start Ray
 RETRY_S = 0.3
 DRAIN_S = 60.0  # for what a block above its capacity has left behind
 SETTLE_S = 0.2  # from SIGCONT to the first request
@@ -86,7 +86,8 @@ class Contender:
             self.server.pause()
         self.server.require_alive()
         block.server_cpu_s = used_s
-        block.others_share = max(0.0, others_s - block.client_cpu_s) / (CORES * block_s)
+        others_share = (others_s - block.client_cpu_s) / (CORES * block_s)
+        block.others_share = min(1.0, max(0.0, others_share))  # the kernel counts in ticks
         return block
 
     async def empty(self) -> None:
@@ -124,12 +125,14 @@ async def contenders(entrants: Sequence[Entrant], ground: Ground) -> AsyncIterat
     """
     here = asyncio.current_task()
     assert here is not None
+    loop = asyncio.get_running_loop()
     # Else SIGTERM would leave every server behind.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, here.cancel)
+    loop.add_signal_handler(signal.SIGTERM, here.cancel)
     histories = random_histories(ground.bundle, HISTORIES, ground.max_length)
     wanted = expected(ground.bundle, histories[:CHECKED], ground.k)
     ready = Ready([], {})
     async with AsyncExitStack() as running_ones:
+        running_ones.callback(loop.remove_signal_handler, signal.SIGTERM)
         for entrant in entrants:
             say(f"{entrant.name} gets ready")
             try:

@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,11 @@ class NullRunner:
     def bind(self, name: str, array: AnyArray) -> None:
         """Use nothing."""
 
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        """Use nothing."""
+
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Return the same rows for everybody."""
         requests, k = len(batch["length"]), int(batch["k"][0])
@@ -35,6 +40,7 @@ class NullRunner:
         return {
             "rows": np.broadcast_to(rows_K, (requests, k)),
             "scores": np.broadcast_to(scores_K, (requests, k)),
+            "states": np.zeros((requests, 1), np.float32),
         }
 
     def close(self) -> None:

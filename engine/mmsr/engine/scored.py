@@ -10,15 +10,13 @@ and four numbers, between batches, by the thread that computes. The vectors are 
 mapped so that what is written stays in this process: memory is taken for what has moved alone.
 """
 
-# C table rows, D width, n rows asked for, B requests, E exclusions
-
-from pathlib import Path
+# C table rows, D width, n rows asked for, S states, B requests, E exclusions
 
 import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.items import bound_rows
-from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle
+from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle, writable
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 
@@ -34,8 +32,8 @@ class ScoredRows:
 
     def __init__(self, bundle: OpenedBundle, runner: Runner) -> None:
         self._runner = runner
-        self._vectors_CD = _writable(bundle.folder / ITEM_OUTPUTS)
-        self._codes = {n: _writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
+        self._vectors_CD = writable(bundle.folder / ITEM_OUTPUTS)
+        self._codes = {n: writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
         capacity = len(self._vectors_CD)
         self._half_CD: AnyArray | None = None  # the same for a graph in half precision
         self._rows_bound = 0
@@ -80,18 +78,19 @@ class ScoredRows:
         rows: Rows = self._row_C[places]
         return rows
 
-    def scores(self, state_D: Floats, rows_n: Rows) -> Floats:
-        """Return the scores of some rows [n]."""
-        scores_n = np.empty(len(rows_n), np.float32)
-        vectors_bD = np.empty((min(BLOCK, len(rows_n)), len(state_D)), np.float32)
+    def scores(self, states_SD: Floats, rows_n: Rows) -> Floats:
+        """Return the scores of some rows for each of some states, [S, n]."""
+        scores_Sn = np.empty((len(states_SD), len(rows_n)), np.float32)
+        vectors_bD = np.empty((min(BLOCK, len(rows_n)), states_SD.shape[1]), np.float32)
         for begin in range(0, len(rows_n), BLOCK):
             places_b = self._place_C[rows_n[begin : begin + BLOCK]]
             some_bD = vectors_bD[: len(places_b)]
             # "clip" alone writes without a copy in between; every place is inside.
             np.take(self._vectors_CD, places_b, axis=0, out=some_bD, mode="clip")
-            # No BLAS: its threads would fight the runner's for the cores.
-            np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
-        return scores_n
+            for state_D, scores_n in zip(states_SD, scores_Sn, strict=True):
+                # No BLAS: its threads would fight the runner's for the cores.
+                np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
+        return scores_Sn
 
     def write(self, row: int, vector_D: Floats) -> None:
         """Store the vector of a row that is no item yet."""
@@ -163,11 +162,6 @@ class ScoredRows:
         bound_n = places_n[places_n < self._rows_bound]
         table_CD = self._vectors_CD if self._half_CD is None else self._half_CD
         self._runner.write_rows("item_outputs", bound_n.tolist(), table_CD[bound_n])
-
-
-def _writable(path: Path) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return array
 
 
 def best(scores_n: Floats, k: int) -> Rows:

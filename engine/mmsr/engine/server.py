@@ -72,7 +72,7 @@ class Server:
         self.reloader = Reloader(
             self.serving, loader, self.rpc.flights, self._clock, config.server.labels
         )
-        self.reloader.listeners.append(self.telemetry.reloads.ended)
+        self.reloader.listeners.append(self.telemetry.loads.ended)
         self.watch = Watch(loader.repository, self.reloader, self._files, config.reload.poll_s)
         self.control = Control(
             self.serving, self.reloader, loader.repository, self._files, self._clock
@@ -80,11 +80,11 @@ class Server:
         self.inference = InferenceFace(self.serving, self._clock)
         recommender = RecommenderFace(self.serving, config.limits)
         self.faces: tuple[Face, ...] = (recommender, self.inference)
+        self._operators: tuple[Face, ...] = (AdminFace(self.control),)
         if config.observe.channelz:
-            self.faces = (*self.faces, ChannelzFace())
-        self._admin = AdminFace(self.control)
+            self._operators = (*self._operators, ChannelzFace())
         if config.server.admin_port is None and self.rpc.guarded:
-            self.faces = (*self.faces, self._admin)
+            self.faces = (*self.faces, *self._operators)
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
         self.admin_port = 0  # likewise; 0 without one of its own
@@ -112,27 +112,30 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
         host = self._config.server.host
         self.port = bind(self._server, host, self._config.server.port, credentials)
-        self.telemetry.start(lambda: self.health.serving, self.security)
+        self.telemetry.start(lambda: self.health.serving, self.security, self.control)
         await self._server.start()
         log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
-
         if self._config.server.admin_port is not None:
             await self._listen_to_admin(self._config.server.admin_port, credentials)
 
     async def _listen_to_admin(self, port: int, credentials: grpc.ServerCredentials | None) -> None:
         host = self._config.server.admin_host
         self._admin_server = grpc.aio.server(options=server_options(self._config))
-        self._admin.add_to(self._admin_server, self.rpc)
-        names = (self._admin.name, reflection.SERVICE_NAME)
+        for face in self._operators:
+            face.add_to(self._admin_server, self.rpc)
+        names = (*(face.name for face in self._operators), reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._admin_server)
         self.admin_port = bind(self._admin_server, host, port, credentials)
         await self._admin_server.start()
-        log.info("listening on %s:%d, Admin alone", host, self.admin_port)
+        way = self.security.describe()
+        log.info("listening on %s:%d, Admin alone: %s", host, self.admin_port, way)
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
-        deployment = await deploy(folder, self._config, self._compute, self._clock)
-        self.serving.use(self._config.server.label, deployment)
+        label = self._config.server.label
+        with self.telemetry.loads.counted(label):
+            deployment = await deploy(folder, self._config, self._compute, self._clock)
+        self.serving.use(label, deployment)
         self._ready()
 
     async def load_labels(self) -> None:
