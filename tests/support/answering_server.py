@@ -20,6 +20,7 @@ class Behaviour:
 
     stall_at: int = 0  # this request closes the gate for `stall_s`
     stall_s: float = 0.0
+    stall_every_s: float = 0.0  # each so long, from the first request on, ends in such a stall
     fail_every: int = 0  # every so many requests end in RESOURCE_EXHAUSTED
     never_answer: bool = False
     requests: list[bytes] = field(default_factory=list)
@@ -34,6 +35,13 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def stall_in(self, seconds: float) -> None:
+        """Close the gate after so long, open it `stall_s` later, and so on."""
+        loop, behaviour = asyncio.get_running_loop(), self.behaviour
+        loop.call_later(seconds, self.gate.clear)
+        loop.call_later(seconds + behaviour.stall_s, self.gate.set)
+        loop.call_later(seconds + behaviour.stall_s, self.stall_in, seconds)
+
     async def Recommend(  # noqa: N802
         self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.RecommendResponse:
@@ -45,6 +53,8 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
         if count == behaviour.stall_at:
             self.gate.clear()
             asyncio.get_running_loop().call_later(behaviour.stall_s, self.gate.set)
+        if count == 1 and behaviour.stall_every_s:
+            self.stall_in(behaviour.stall_every_s - behaviour.stall_s)
         await self.gate.wait()
         if behaviour.never_answer:
             await asyncio.Event().wait()

@@ -11,6 +11,8 @@ from mmsr.engine.bench.samples import NO_ANSWER, OK, UNFINISHED, UNSENT, Answer
 from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2
 
+RESOURCE_EXHAUSTED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 CONNECT_S = 10.0
 METHOD = f"/{SERVICE_NAME}/Recommend"
 # Its own connection: a second run in one process must not share the first one's.
@@ -25,8 +27,12 @@ STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {
 class Seen:
     """What the answers said of the server, and what failing calls said."""
 
-    model_versions: set[str] = field(default_factory=set)
+    model_versions: dict[str, int] = field(default_factory=dict)  # numbered from 1 on
     first_details: dict[int, str] = field(default_factory=dict)  # by status code
+
+    def number_of(self, version: str) -> int:
+        """Return the number of a model version; a new one gets the next."""
+        return self.model_versions.setdefault(version, len(self.model_versions) + 1)
 
 
 async def connect(target: str, within_s: float = CONNECT_S) -> grpc.aio.Channel:
@@ -66,8 +72,11 @@ class GrpcCaller:
             status: int = error.code().value[0]
             self._seen.first_details.setdefault(status, error.details() or "")
             return status, NO_ANSWER
-        self._seen.model_versions.add(response.model_version)
         answer = Answer(
-            response.queue_us, response.compute_us, response.batch_size, response.fallback
+            response.queue_us,
+            response.compute_us,
+            response.batch_size,
+            response.fallback,
+            self._seen.number_of(response.model_version),
         )
         return OK, answer
