@@ -4,8 +4,9 @@ import typer
 
 from mmsr.bundle.terminal import run
 from mmsr.engine.bench import manual
-from mmsr.engine.bench.runner_cli import engine
-from mmsr.engine.bench.server_cli import server
+from mmsr.engine.bench.compare_cli import compare
+from mmsr.engine.bench.runner_cli import encode, engine, retrain
+from mmsr.engine.bench.server_cli import overload, reload, server, slo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -16,7 +17,13 @@ def _main() -> None:
 
 
 app.command(help=manual.SERVER)(server)
+app.command(help=manual.SLO)(slo)
+app.command(help=manual.OVERLOAD)(overload)
+app.command(help=manual.RELOAD)(reload)
 app.command(help=manual.ENGINE)(engine)
+app.command(help=manual.ENCODE)(encode)
+app.command(help=manual.RETRAIN)(retrain)
+app.command(help=manual.COMPARE)(compare)
 
 
 def main() -> None:

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from mmsr.bundle.repository import Repository
+from mmsr.engine.bench.blocks import Block
+from mmsr.engine.bench.histograms import encode
 from mmsr.engine.bench.histories import any_rows, popular_rows
-from mmsr.engine.bench.latency import percentiles
+from mmsr.engine.bench.latency import percentiles, quantile
 from mmsr.engine.bench.machine import Environment, describe_environment
 from mmsr.engine.bench.memory import copy_rate_gb_per_s
 from mmsr.engine.bench.plan import BenchError
@@ -29,6 +31,7 @@ from mmsr.engine.runners.onnx import CPU, open_onnx
 MAX_BATCH = 65_536
 MAX_ITEMS = 50_000_000
 DIFFERENT_BATCHES = 16  # taken in turn, so that no cache holds all that a batch reads
+BLOCKS = 20
 WARM_UP_SHARE = 0.1  # of the duration, before it, not counted
 STAGES = ("pad", "run", "split")
 
@@ -82,6 +85,7 @@ class BatchSummary:
     # memory's measured rate near 1 says that memory is the limit, far below that compute is.
     scored_gb_per_s: float
     share_of_memory: float
+    blocks: list[Block]  # twentieths of the time, for intervals: a "request" is a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +246,31 @@ def _summary(
         share=dict(zip(STAGES, (times_R3.sum(axis=0) / total_R.sum()).tolist(), strict=True)),
         scored_gb_per_s=scored_gb_per_s,
         share_of_memory=scored_gb_per_s / copy_gb_per_s,
+        blocks=batch_blocks(total_R),
     )
+
+
+def batch_blocks(total_s_R: Any) -> list[Block]:
+    """Cut batches, one after the other, into blocks of about equal time."""
+    ends_R = np.cumsum(total_s_R)
+    number_R = np.minimum(BLOCKS - 1, (ends_R / ends_R[-1] * BLOCKS).astype(np.int64))
+    blocks = []
+    for number in np.unique(number_R).tolist():
+        took_ms = total_s_R[number_R == number] * 1e3
+        blocks.append(
+            Block(
+                start_s=float(ends_R[number_R == number][0] - took_ms[0] / 1e3),
+                seconds=float(took_ms.sum() / 1e3),
+                requests=len(took_ms),
+                answered=len(took_ms),
+                good=len(took_ms),
+                refused=0,
+                p50_ms=quantile(took_ms, 0.5),
+                p99_ms=quantile(took_ms, 0.99),
+                histogram=encode(took_ms),
+            )
+        )
+    return blocks
 
 
 def scored_table_bytes(model: SequenceModel, items: int | None) -> int:

@@ -34,6 +34,9 @@ StepOption = Annotated[
     str | None,
     typer.Option(help="Open loop in equal steps of time, e.g. 100,400,100 requests per second."),
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Also write a page for a browser here; no network.")
+]
 KOption = Annotated[int, typer.Option(help="Items asked for.")]
 DurationOption = Annotated[float, typer.Option(help="Measured seconds of each run.")]
 WarmUpOption = Annotated[float, typer.Option(help="Seconds before that, not counted.")]

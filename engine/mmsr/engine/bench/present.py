@@ -15,6 +15,7 @@ def show(
     measure: Callable[[], Any],
     print_report: Callable[[Any, Any], None],
     json_file: Path | None = None,
+    html_file: Path | None = None,
 ) -> Any:
     """Measure, print, write what was asked for; leave with the report's exit code if not 0.
 
@@ -30,6 +31,10 @@ def show(
     print_report(Console(), report)
     if json_file is not None:
         write_report(json_file, report)
+    if html_file is not None:
+        from mmsr.engine.bench.page.document import write_page
+
+        write_page(html_file, report)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED_EXIT_CODE)
     if getattr(report, "void", False):

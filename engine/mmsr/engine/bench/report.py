@@ -33,7 +33,8 @@ class ServerReport:
     @property
     def void(self) -> bool:
         """Whether a run does not count."""
-        return any(run.void for run in self.runs)
+        counted = self.runs[self.findings.get("first_confirming_run", 0) :]
+        return any(run.void for run in counted)
 
 
 @dataclass(frozen=True, kw_only=True)

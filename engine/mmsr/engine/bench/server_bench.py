@@ -16,6 +16,7 @@ from mmsr.engine.bench.machine import describe_environment
 from mmsr.engine.bench.plan import BenchError, RunPlan
 from mmsr.engine.bench.processes import find_server, read_process
 from mmsr.engine.bench.report import ServerReport
+from mmsr.engine.bench.samples import Samples
 from mmsr.engine.bench.summary import RunSummary, summarise
 from mmsr.engine.config import Limits
 
@@ -59,6 +60,7 @@ class Load:
     bundle: Path
     requests: list[bytes]
     runs: list[RunSummary] = field(default_factory=list)
+    samples: Samples | None = None  # of the last run
 
     def run(self, plan: RunPlan, watch: Watch | None = None) -> RunSummary:
         """Run one plan; an interrupt is raised after what was measured has been kept."""
@@ -66,6 +68,7 @@ class Load:
         watch.pid = self.subject.server_pid or find_server(self.subject.target)
         result = launch(self.subject.target, plan, self.requests, watch)
         if result.found is not None:
+            self.samples = result.found[1]
             self.runs.append(summarise(plan, *result.found, result.server, result.start_s))
         if result.interrupted:
             raise KeyboardInterrupt

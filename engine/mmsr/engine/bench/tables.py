@@ -66,6 +66,11 @@ def print_environment(console: Console, environment: Environment) -> None:
 def print_server(console: Console, report: ServerReport) -> None:
     """Print the tables of all runs and the notes that go with them."""
     print_environment(console, report.environment)
+    print_report_runs(console, report)
+
+
+def print_report_runs(console: Console, report: ServerReport) -> None:
+    """Print all but where it was measured."""
     subject = (
         f"{report.target}, k {report.k}, {report.histories:,} histories "
         f"of bundle {report.bundle_id}"

@@ -80,3 +80,14 @@ class GrpcCaller:
             self._seen.number_of(response.model_version),
         )
         return OK, answer
+
+
+async def answering_version(target: str, request: bytes, within_s: float) -> str | None:
+    """Return the model version that a server answers a request with; None if it does not."""
+    try:
+        async with await connect(target, within_s) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            reply = await call(request, timeout=within_s)
+    except (BenchError, grpc.aio.AioRpcError):
+        return None
+    return recommender_pb2.RecommendResponse.FromString(reply).model_version
