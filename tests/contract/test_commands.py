@@ -117,6 +117,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-serve --repository {repository} --port 0", "engine"),
         ("mmsr-bench server 127.0.0.1:1 --repository {repository}", "engine"),
         ("mmsr-bench engine --repository {repository}", "engine"),
+        ("mmsr-bench slo 127.0.0.1:1 --repository {repository}", "engine"),
+        ("mmsr-bench overload 127.0.0.1:1 --repository {repository}", "engine"),
+        ("mmsr-bench encode --repository {repository}", "engine"),
     ],
 )
 def test_a_missing_extra_is_one_line_that_names_it(

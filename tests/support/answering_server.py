@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -23,6 +23,7 @@ class Behaviour:
     stall_every_s: float = 0.0  # each so long, from the first request on, ends in such a stall
     fail_every: int = 0  # every so many requests end in RESOURCE_EXHAUSTED
     never_answer: bool = False
+    version_of: Callable[[], str] = lambda: MODEL_VERSION
     requests: list[bytes] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)  # a second request came
 
@@ -65,7 +66,7 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
         return recommender_pb2.RecommendResponse(
             item_ids=["item-1"],
             scores=[1.0],
-            model_version=MODEL_VERSION,
+            model_version=behaviour.version_of(),
             queue_us=100,
             compute_us=200,
             batch_size=2,

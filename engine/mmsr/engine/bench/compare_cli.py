@@ -1,5 +1,6 @@
 """`mmsr-bench compare`: two reports, or two running servers."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from mmsr.engine.bench.options import (
     ConcurrencyOption,
     DeadlineOption,
+    DurationOption,
     HtmlOption,
     JsonOption,
     KOption,
@@ -47,7 +49,7 @@ def compare(
     concurrency: ConcurrencyOption = None,
     rate: RateOption = None,
     slo_ms: SloOption = 50.0,
-    duration_s: Annotated[float, typer.Option(help="Measured seconds of each run.")] = 15.0,
+    duration_s: DurationOption = 15.0,
     warm_up_s: WarmUpOption = 2.0,
     deadline_ms: DeadlineOption = 5000,
     k: KOption = 20,
@@ -63,31 +65,25 @@ def compare(
     from mmsr.engine.bench.server_bench import Subject
 
     limit = parse_percent(max_regression)
-    if not live:
-        files = Path(a), Path(b)
-        report = show(
-            lambda: compare_files(*files, limit, describe_environment()),
-            print_comparison,
-            json_file,
-            html_file,
-        )
-    else:
+    if live:
         if repository is None:
             raise BenchError("--live sends a bundle's histories: name its --repository")
         if concurrency is None and rate is None:
             rate = DEFAULT_LIVE_RATE
+        loads = Loads(concurrency=concurrency, rate=rate)
         window = Window(
             warm_up_s=warm_up_s, duration_s=duration_s, deadline_ms=deadline_ms, seed=seed
         )
         bench = LiveBench(
             subject=Subject(target=a, repository=repository, label=label, k=k),
             other=b,
-            plans=make_plans(
-                Loads(concurrency=concurrency, rate=rate), window, Traffic(slo_ms=slo_ms)
-            ),
+            plans=make_plans(loads, window, Traffic(slo_ms=slo_ms)),
             rounds=rounds,
             max_regression=limit,
         )
-        report = show(lambda: compare_live(bench), print_comparison, json_file, html_file)
+        measure = partial(compare_live, bench)
+    else:
+        measure = partial(compare_files, Path(a), Path(b), limit, describe_environment())
+    report = show(measure, print_comparison, json_file, html_file)
     if report.regressed:
         raise typer.Exit(REGRESSION_EXIT_CODE)

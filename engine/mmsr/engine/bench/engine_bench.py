@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from mmsr.bundle.repository import Repository
 from mmsr.engine.bench.blocks import Block
@@ -119,6 +120,7 @@ class Point:
 def measure_engine(bench: EngineBench, progress: Progress) -> EngineReport:
     """Measure every combination; an interrupt keeps what was measured so far."""
     environment = describe_environment()
+    _require_providers(bench.providers)
     folders = [Repository(bench.repository).resolve(label) for label in bench.labels]
     copy_gb_per_s = copy_rate_gb_per_s()
     runs: list[BatchSummary] = []
@@ -139,6 +141,15 @@ def measure_engine(bench: EngineBench, progress: Progress) -> EngineReport:
         runs=runs,
         interrupted=interrupted,
     )
+
+
+def _require_providers(providers: Sequence[str]) -> None:
+    there = ort.get_available_providers()
+    missing = [provider for provider in providers if provider not in there]
+    if missing:
+        raise BenchError(
+            f"provider {missing[0]!r} is not in this ONNX Runtime; it has {', '.join(there)}"
+        )
 
 
 def open_runner(folder: Path, threads: int, providers: Sequence[str] = CPU) -> SequenceModel:

@@ -67,7 +67,7 @@ def measure_overload(bench: OverloadBench) -> ServerReport:
         loaded = []
         for factor in bench.factors:
             plan = RunPlan(
-                rate_per_s=round(factor * capacity, 1), window=bench.window, traffic=bench.traffic
+                rate_per_s=whole_rate(factor * capacity), window=bench.window, traffic=bench.traffic
             )
             loaded.append(loaded_of(factor, capacity, load.run(plan)))
         plan = recovery_plan(bench, capacity)
@@ -85,11 +85,16 @@ def measure_overload(bench: OverloadBench) -> ServerReport:
     return measured_report("overload", load, measure, ceilings=bench.ceilings)
 
 
+def whole_rate(rate_per_s: float) -> float:
+    """Return a rate without a fraction that says nothing; one below 10 keeps it."""
+    return float(round(rate_per_s)) if rate_per_s >= 10 else round(rate_per_s, 2)
+
+
 def recovery_plan(bench: OverloadBench, capacity_per_s: float) -> RunPlan:
     """Return calm, the largest overload and calm again, each as long as a run."""
     rates = [share * capacity_per_s for share in (CALM, max(bench.factors), CALM)]
     window = replace(bench.window, duration_s=3 * bench.window.duration_s)
-    schedule = steps([round(rate, 1) for rate in rates], window.duration_s)
+    schedule = steps(list(map(whole_rate, rates)), window.duration_s)
     return RunPlan(schedule=schedule, window=window, traffic=bench.traffic)
 
 

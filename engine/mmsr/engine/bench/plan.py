@@ -116,7 +116,8 @@ class RunPlan:
         first, last = self.schedule[0], self.schedule[-1]
         if len(self.schedule) == 1:
             return f"{first.from_per_s:g}–{last.to_per_s:g}/s"
-        return ",".join(f"{segment.from_per_s:g}" for segment in self.schedule) + "/s"
+        rates = [segment.from_per_s for segment in self.schedule]
+        return f"{min(rates):g}–{max(rates):g}/s x{len(rates)}"
 
     @property
     def name(self) -> str:

@@ -25,6 +25,7 @@ from mmsr.engine.bench.report import RunnerReport
 from mmsr.engine.bench.wire import answering_version
 
 CHECKPOINTS = "checkpoints"
+EXPORT = [str(Path(sys.executable).parent / "mmsr-export")]
 POLL_S = 0.05  # between two questions to the server: the answer's time is known that well
 STILL_THERE_S = 5.0  # for a server that is told to stop to let go of its port
 
@@ -101,7 +102,7 @@ def newest_change(folder: Path) -> float:
 def export(bench: RetrainBench) -> dict[str, Any]:
     """Run `mmsr-export`; return what its --json says. `BenchError` with its last line."""
     command = [
-        str(Path(sys.executable).parent / "mmsr-export"),
+        *EXPORT,
         str(bench.run),
         "--repository",
         str(bench.repository),
@@ -176,7 +177,7 @@ def stages_of(
     others_s = exported_at - began_at - sum(named.values())
     steps = {
         **{f"export: {name}": seconds for name, seconds in named.items()},
-        "export: start, imports, opening the run": max(0.0, others_s),
+        "export: starting and ending": max(0.0, others_s),
         "starting the restart command": restarted_at - exported_at,
         "until the first new answer": live_at - restarted_at,
     }

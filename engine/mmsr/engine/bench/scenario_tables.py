@@ -42,13 +42,13 @@ def print_overload(console: Console, report: ServerReport) -> None:
     print_environment(console, report.environment)
     if found:
         headings = (
-            "of capacity",
+            "sent",
             "sent/s",
             "good/s",
-            "good of cap.",
+            "of cap.",
             "refused",
             "failed",
-            "refusal p50 ms",
+            "refusal p50",
             "p99 ms",
         )
         rows = [
@@ -64,7 +64,7 @@ def print_overload(console: Console, report: ServerReport) -> None:
             ]
             for one in found["loaded"]
         ]
-        console.print(table("Overload", headings, rows))
+        console.print(table("Overload, by shares of the capacity", headings, rows))
         recovered = found["recovery_s"]
         after = "no second was good again" if recovered is None else f"{recovered:.2f} s"
         print_lines(

@@ -190,8 +190,8 @@ def share(value: float | None) -> str:
 
 def name(run: RunSummary) -> str:
     """Return what a row is called."""
-    loop = "open" if run.plan.is_open else "closed"
-    return f"{loop} {run.plan.load}{' VOID' if run.void else ''}"
+    loop = "VOID" if run.void else "open" if run.plan.is_open else "closed"
+    return f"{loop} {run.plan.load}"
 
 
 def notes(report: ServerReport) -> list[str]:

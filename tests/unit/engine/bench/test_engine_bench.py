@@ -92,6 +92,7 @@ def test_batches_are_full_different_and_of_one_length(repository: Repository) ->
         ({"items": [40], "ks": [50]}, "k is 50; expected 1 to 40"),
         ({"items": [10**9]}, "items .* expected sizes from 1 to 50000000"),
         ({"threads": 0}, "threads is 0"),
+        ({"providers": ["Abacus"]}, "provider 'Abacus' is not in this ONNX Runtime; it has"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

@@ -46,7 +46,7 @@ def test_schedules_are_as_long_as_the_window() -> None:
     ramped, stepped = make_plans(Loads(ramp="100:1000", step="100,400"), Window(duration_s=8))
     assert [(s.seconds, s.from_per_s, s.to_per_s) for s in ramped.schedule] == [(8, 100, 1000)]
     assert [(s.seconds, s.from_per_s) for s in stepped.schedule] == [(4, 100), (4, 400)]
-    assert (ramped.name, stepped.name) == ("open, 100–1000/s", "open, 100,400/s")
+    assert (ramped.name, stepped.name) == ("open, 100–1000/s", "open, 100–400/s x2")
     assert ramped.segments[0].to_per_s == 100  # the warm-up goes at the first rate
 
 

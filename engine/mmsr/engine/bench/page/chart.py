@@ -9,6 +9,7 @@ from mmsr.engine.bench.page.html import Html, tag
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
+FEW_TIMES = 200  # from one end of a logarithmic axis to the other
 Point = tuple[float, float]
 
 
@@ -126,9 +127,9 @@ def nice_step(rough: float) -> float:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return 1, 2, 5 times powers of ten between the ends; few powers only where they are many."""
+    """Return powers of ten between the ends; 2 and 5 times them too where they are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 3 else (1,)
+    factors = (1, 2, 5) if high <= FEW_TIMES * low else (1,)
     found = [factor * 10.0**power for power in powers for factor in factors]
     return [tick for tick in found if low * 0.999 <= tick <= high * 1.001]
 

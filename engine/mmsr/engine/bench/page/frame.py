@@ -36,7 +36,7 @@ th:first-child { text-align: left; position: sticky; left: 0; background: var(--
 tbody th { font-weight: 500 }
 .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 12rem }
 .charts { display: grid; gap: 1.2rem; grid-template-columns:
-  repeat(auto-fit, minmax(min(100%, 20rem), 1fr)) }
+  repeat(auto-fill, minmax(min(100%, 20rem), 1fr)) }
 figure { margin: 0; min-width: 0 } figcaption { font-size: .875rem; font-weight: 600 }
 svg { display: block; width: 100%; height: auto; overflow: visible }
 svg text { fill: var(--muted); font: 11px system-ui, sans-serif }

@@ -24,6 +24,8 @@ NINES = tuple(
     )
 )
 CDF_POINTS = 150
+TAIL_POINTS = 40  # of the slowest, all of them
+FEWEST_SIZES = 4  # on the axis of batch sizes, so that a size of 1 is not the whole width
 MS = "ms"
 
 
@@ -91,12 +93,12 @@ def cdf_points(run: RunSummary) -> list[tuple[float, float]]:
         return []
     share_V = np.cumsum(counts_V) / run.requests
     nines_V = -np.log10(np.maximum(1e-9, 1 - share_V))
-    # Beyond the last sample nothing is known: the line ends where one request is left.
-    nines_V = np.minimum(nines_V, math.log10(run.requests))
+    # Of the slowest request alone nobody knows how rare it is: the line ends at the one before.
+    known = share_V < 1
+    values_V, nines_V = values_V[known], nines_V[known]
     step = max(1, len(values_V) // CDF_POINTS)
-    kept = np.unique(np.append(np.arange(0, len(values_V), step), len(values_V) - 1))
-    tail = np.arange(max(0, len(values_V) - 40), len(values_V))
-    kept = np.union1d(kept, tail)
+    tail = np.arange(max(0, len(values_V) - TAIL_POINTS), len(values_V))
+    kept = np.union1d(np.arange(0, len(values_V), step), tail)
     return list(zip(values_V[kept].tolist(), nines_V[kept].tolist(), strict=True))
 
 
@@ -144,7 +146,7 @@ def batch_sizes(runs: Sequence[RunSummary]) -> Html:
             draw(
                 Drawing(
                     title=f"{run.plan.name}: batches by size",
-                    x=Axis(label="requests in a batch", zero=True),
+                    x=Axis(label="requests in a batch", limits=_sizes(run)),
                     y=Axis(label="", zero=True),
                     bars=[(float(n), count) for n, count in run.server.batch_sizes.items()],
                 )
@@ -153,6 +155,10 @@ def batch_sizes(runs: Sequence[RunSummary]) -> Html:
             if run.server.batch_sizes
         ]
     )
+
+
+def _sizes(run: RunSummary) -> tuple[float, float]:
+    return 0.0, float(max([FEWEST_SIZES, *map(int, run.server.batch_sizes)])) + 1
 
 
 def roofline(runs: Sequence[RunSummary], ceilings: Ceilings) -> Html:
