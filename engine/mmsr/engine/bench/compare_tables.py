@@ -71,7 +71,7 @@ def _lines(report: CompareReport) -> list[str]:
     if any(report.a[fact] != report.b[fact] for fact in ("processor", "cores")):
         lines.append("Note: the two were measured on different machines.")
     if report.void:
-        lines.append("VOID runs were left out: the generator was late.")
+        lines.append("VOID runs were left out: the generator was late in them.")
     if report.interrupted:
         lines.append("Interrupted: this is what was measured so far.")
     return lines

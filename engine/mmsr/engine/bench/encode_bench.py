@@ -193,7 +193,7 @@ def _text_encoder(bench: EncodeBench, folder: Path, manifest: Manifest) -> Encod
 def time_encoder(
     encoder: Encoder, batch: int, duration_s: float, progress: Progress
 ) -> EncodeSummary:
-    """Encode for `duration_s` from the files on, and as long on tensors that lie ready."""
+    """Encode from the files on and on tensors that lie ready, in turn, `duration_s` of each."""
     turns = cycle(encoder.items)
     ready = encoder.prepare(list(islice(turns, batch)))
     encoder.runner.run(ready)  # the first call lays out memory
@@ -201,11 +201,8 @@ def time_encoder(
     def whole() -> None:
         encoder.runner.run(encoder.prepare(list(islice(turns, batch))))
 
-    name = f"{encoder.name}, batch {batch}"
-    with progress(f"{name}, whole", duration_s) as tick:
-        whole_s = _mean_s(whole, duration_s, tick)
-    with progress(f"{name}, ready tensors", duration_s) as tick:
-        ready_s = _mean_s(lambda: encoder.runner.run(ready), duration_s, tick)
+    with progress(f"{encoder.name}, batch {batch}", 2 * duration_s) as tick:
+        whole_s, ready_s = in_turn(whole, lambda: encoder.runner.run(ready), duration_s, tick)
     return EncodeSummary(
         encoder=encoder.name,
         runner=encoder.runner.name,
@@ -219,14 +216,20 @@ def time_encoder(
     )
 
 
-def _mean_s(call: Callable[[], object], duration_s: float, tick: Tick) -> float:
-    """Call for `duration_s`, at least once; return the mean seconds of a call."""
-    began_s = time.perf_counter()
-    calls = 0
-    while True:
-        call()
+def in_turn(
+    one: Callable[[], object], other: Callable[[], object], duration_s: float, tick: Tick
+) -> tuple[float, float]:
+    """Call both A B B A … for about `duration_s` each; return the mean seconds of a call of each.
+
+    What a machine does slowly falls on both.
+    """
+    spent_s, calls = [0.0, 0.0], 0
+    while calls < 2 or sum(spent_s) < 2 * duration_s:
+        pairs = ((0, one), (1, other))
+        for side, call in pairs if calls % 2 == 0 else reversed(pairs):
+            began_s = time.perf_counter()
+            call()
+            spent_s[side] += time.perf_counter() - began_s
         calls += 1
-        passed_s = time.perf_counter() - began_s
-        tick(passed_s)
-        if passed_s >= duration_s:
-            return passed_s / calls
+        tick(sum(spent_s))
+    return spent_s[0] / calls, spent_s[1] / calls

@@ -11,6 +11,11 @@ bundle, seeds, a histogram of every second), --html a page for a browser. Latenc
 time at which a request was meant to be sent; the generators' own lag is printed and voids a run \
 that it spoils; a percentile that has too few samples is a dash.
 
+Examples:
+  mmsr-bench server HOST:50051 --repository REPO --rate 200,500 --html r.html
+  mmsr-bench slo HOST:50051 --repository REPO --slo-ms 20
+  mmsr-bench compare before.json after.json --max-regression 10%
+
 Exit codes: 0 measured; 1 not possible as asked (one line says why); 2 wrong usage; 3 a run is \
 VOID: measured and shown, but it does not count; 4 worse than the limit that was set; 130 \
 interrupted: what was measured so far is shown and written.

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from mmsr.engine.bench.plan import VOID_EXIT_CODE
+from mmsr.engine.bench.plan import REGRESSION_EXIT_CODE, VOID_EXIT_CODE
 
 INTERRUPTED_EXIT_CODE = 130
 
@@ -16,7 +16,7 @@ def show(
     print_report: Callable[[Any, Any], None],
     json_file: Path | None = None,
     html_file: Path | None = None,
-) -> Any:
+) -> None:
     """Measure, print, write what was asked for; leave with the report's exit code if not 0.
 
     SIGTERM, like Ctrl-C, ends the measuring and keeps what there is.
@@ -37,6 +37,7 @@ def show(
         write_page(html_file, report)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED_EXIT_CODE)
+    if getattr(report, "regressed", False):
+        raise typer.Exit(REGRESSION_EXIT_CODE)
     if getattr(report, "void", False):
         raise typer.Exit(VOID_EXIT_CODE)
-    return report

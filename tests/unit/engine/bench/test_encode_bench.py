@@ -11,7 +11,12 @@ from support.tiny_bundle import Twin
 from support.tiny_encoders import publish_with_encoders
 
 from mmsr.bundle.repository import Repository
-from mmsr.engine.bench.encode_bench import EncodeBench, made_up_pictures, measure_encode
+from mmsr.engine.bench.encode_bench import (
+    EncodeBench,
+    in_turn,
+    made_up_pictures,
+    measure_encode,
+)
 from mmsr.engine.bench.engine_bench import Tick
 from mmsr.engine.bench.plan import BenchError
 from mmsr.engine.bench.runner_tables import print_encode
@@ -77,3 +82,10 @@ def test_made_up_pictures_are_photos_by_size() -> None:
     for data in files:
         assert Image.open(BytesIO(data)).size == (500, 500)
         assert 5_000 < len(data) < 100_000
+
+
+def test_both_ways_are_timed_in_turn_and_as_often() -> None:
+    calls: list[str] = []
+    in_turn(lambda: calls.append("whole"), lambda: calls.append("ready"), 0.001, lambda s: None)
+    assert calls[:8] == ["whole", "ready", "ready", "whole"] * 2
+    assert calls.count("whole") == calls.count("ready")
