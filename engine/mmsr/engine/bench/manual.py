@@ -39,8 +39,9 @@ Exit code 3: a run is VOID, since the generator itself was late or the answers w
 
 SLO = """Find the highest rate at which p99 stays within a limit.
 
-A closed loop finds the capacity; short open loops halve the rates below it; the last two rates \
-are run again for --duration-s, and the highest that holds is the answer.
+A closed loop says where to begin; short open loops go up from there, or halve the rates below, \
+until one holds and one does not; these two are run again for --duration-s, and the higher that \
+holds is the answer.
 
 Examples:
   mmsr-bench slo HOST:50051 --repository REPO --slo-ms 20

@@ -18,6 +18,8 @@ CAPACITY_CALLERS = 32
 RESOLUTION = 0.05  # of the rate: nearer the machine's own noise is measured
 SAMPLES_SPARE = 1.2  # so that a Poisson count falls short of what p99 needs only now and then
 SLOWEST_PER_S = 1.0
+STEP_UP = 1.25
+MOST_STEPS_UP = 8  # from the capacity of a closed loop: 4.8 times it
 STEP_DOWN = 0.9  # where the confirmation fails
 MOST_STEPS_DOWN = 4
 
@@ -57,15 +59,23 @@ class Bracket:
     fails_per_s: float | None
 
 
-def search(highest_per_s: float, try_rate: Callable[[float], bool]) -> Bracket:
+def search(first_per_s: float, try_rate: Callable[[float], bool]) -> Bracket:
     """Halve between a rate that holds and one that does not, to within `RESOLUTION`.
 
-    Begins at `highest_per_s` and never goes above it.
+    Begins at `first_per_s`. Where that holds it goes up first: larger batches may let a server do
+    more than a closed loop of some callers asks of it.
     """
-    if try_rate(highest_per_s):
-        return Bracket(holds_per_s=highest_per_s, fails_per_s=None)
     low: float | None = None
-    high = highest_per_s
+    high: float | None = None
+    rate = first_per_s
+    for _ in range(MOST_STEPS_UP):
+        if not try_rate(rate):
+            high = rate
+            break
+        low = rate
+        rate = round(rate * STEP_UP, 1)
+    if high is None:
+        return Bracket(holds_per_s=low, fails_per_s=None)
     while high > SLOWEST_PER_S and (low is None or (high - low) > RESOLUTION * high):
         middle = round(high / 2 if low is None else (low + high) / 2, 1)
         if try_rate(middle):
@@ -116,7 +126,7 @@ def measure_slo(bench: SloBench) -> ServerReport:
 
 
 def closed_capacity(load: Load, window: Window, traffic: Traffic, seconds: float) -> float:
-    """Return the answers per second of a closed loop: no open loop can get more."""
+    """Return the answers per second of a closed loop: where the search begins."""
     window = replace(window, duration_s=seconds)
     plan = RunPlan(concurrency=CAPACITY_CALLERS, window=window, traffic=traffic)
     capacity = load.run(plan).answered_per_s

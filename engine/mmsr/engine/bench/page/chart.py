@@ -151,7 +151,8 @@ def _named(axis: Axis, scale: Scale) -> Sequence[tuple[float, str]]:
     if axis.ticks:
         return axis.ticks
     marks = log_ticks(scale.low, scale.high) if scale.log else ticks(scale.low, scale.high)
-    return [(mark, number(mark)) for mark in marks]
+    inside = [mark for mark in marks if scale.low <= mark <= scale.high * (1 + 1e-9)]
+    return [(mark, number(mark)) for mark in inside]
 
 
 def _frame(drawing: Drawing, x: Scale, y: Scale) -> list[Html]:
