@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from mmsr.engine.bench.report import RunnerReport
     from mmsr.engine.bench.retrain_bench import Stage
 
-GB_NOTE = "GB/s: bytes of the output table over the time of a batch; of memory: over the copy rate."
+GB_NOTE = (
+    "GB/s: bytes of the output table over the time of a batch; of memory: over the copy rate. "
+    "Above 100 % the table lies in a cache."
+)
 
 
 def print_engine(console: Console, report: "EngineReport") -> None:
