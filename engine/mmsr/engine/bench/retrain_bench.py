@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mmsr.bundle.manifest import load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.engine.bench.histories import encode_requests, load_histories
 from mmsr.engine.bench.machine import describe_environment
@@ -83,6 +84,7 @@ def measure_retrain(bench: RetrainBench) -> RunnerReport:
         findings={
             "train_end": _iso(trained_at),
             "export_begin": _iso(began_at),
+            "exported": load_manifest(bundle).provenance.get("exported"),
             "label_moved": _iso(moved_at),
             "first_answer": _iso(live_at),
             "waited_before_export_s": round(began_at - trained_at, 3),

@@ -50,7 +50,12 @@ async def connect(target: str, within_s: float = CONNECT_S) -> grpc.aio.Channel:
 
 
 class GrpcCaller:
-    """Sends over one channel, each call with its own deadline; notes in `seen` what comes back."""
+    """Sends over one channel, each call with its own deadline; notes in `seen` what comes back.
+
+    Other ways were measured, 16 calls at once, 4,000 items, two busy cores, CPU of the generator a
+    request: this one 122 to 169 us, futures of the synchronous channel 115 to 116 us, a thread a
+    call 119 to 146 us, beside 300 to 358 us of the server. No reason to give up one event loop.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, deadline_ms: int, seen: Seen) -> None:
         # No serializers: bytes in, bytes out.

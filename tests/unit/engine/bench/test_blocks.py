@@ -107,3 +107,12 @@ def test_an_interval_may_reach_into_the_failed() -> None:
     assert bounds is not None
     assert bounds[0] == pytest.approx(1.0, rel=1e-3)
     assert bounds[1] is None
+
+
+def test_a_long_run_is_drawn_from_in_bounded_memory() -> None:
+    hour = [block_of([float(1 + n % 7)], failed=n % 2, good=1) for n in range(3600)]
+    counted = count_blocks(hour)
+    assert len(counted.failed_B) == len(counted.counts_BV) == 600
+    assert counted.seconds_B.tolist() == [6.0] * 600
+    assert (counted.counts_BV.sum(), counted.failed_B.sum()) == (3600, 1800)
+    assert counted.goodput(counted.as_measured).tolist() == [1.0]
