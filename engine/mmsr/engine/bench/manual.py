@@ -12,8 +12,8 @@ time at which a request was meant to be sent; the generators' own lag is printed
 that it spoils; a percentile that has too few samples is a dash.
 
 Examples:
-  mmsr-bench server HOST:50051 --repository REPO --rate 200,500 --html r.html
-  mmsr-bench slo HOST:50051 --repository REPO --slo-ms 20
+  mmsr-bench server TARGET --repository REPO --rate 200,500 --html r.html
+  mmsr-bench slo TARGET --repository REPO --slo-ms 20
   mmsr-bench compare before.json after.json --max-regression 10%
 
 Exit codes: 0 measured; 1 not possible as asked (one line says why); 2 wrong usage; 3 a run is \
@@ -29,10 +29,10 @@ times whatever the server does, so that a stall is felt by everyone who would ha
 Failed requests are counted by status, refusals apart, and as slower than every answer.
 
 Examples:
-  mmsr-bench server HOST:50051 --repository REPO --concurrency 1,16,64
-  mmsr-bench server HOST:50051 --repository REPO --rate 500 --slo-ms 20
-  mmsr-bench server HOST:50051 --repository REPO --ramp 100:1000 --html r.html
-  mmsr-bench server HOST:50051 --repository REPO --step 100,800,100
+  mmsr-bench server TARGET --repository REPO --concurrency 1,16,64
+  mmsr-bench server TARGET --repository REPO --rate 500 --slo-ms 20
+  mmsr-bench server TARGET --repository REPO --ramp 100:1000 --html r.html
+  mmsr-bench server TARGET --repository REPO --step 100,800,100
 
 Exit code 3: a run is VOID, since the generator itself was late or the answers were not the model's.
 """
@@ -44,8 +44,8 @@ until one holds and one does not; these two are run again for --duration-s, and 
 holds is the answer.
 
 Examples:
-  mmsr-bench slo HOST:50051 --repository REPO --slo-ms 20
-  mmsr-bench slo HOST:50051 --repository REPO --probe-s 3 --duration-s 60
+  mmsr-bench slo TARGET --repository REPO --slo-ms 20
+  mmsr-bench slo TARGET --repository REPO --probe-s 3 --duration-s 60
 
 Exit code 3: a run is VOID; a rate at which the generator was late does not hold.
 """
@@ -59,8 +59,8 @@ machine: where generator and server share cores, the generator is overloaded too
 are VOID.
 
 Examples:
-  mmsr-bench overload HOST:50051 --repository REPO --slo-ms 50 --deadline-ms 100
-  mmsr-bench overload HOST:50051 --repository REPO --capacity 2000 --factors 1,2,3
+  mmsr-bench overload TARGET --repository REPO --slo-ms 50 --deadline-ms 100
+  mmsr-bench overload TARGET --repository REPO --capacity 2000 --factors 1,2,3
 
 Exit code 3: a run is VOID.
 """
@@ -72,8 +72,8 @@ An open loop goes on while the label is moved between two bundles every --every-
 of any switch are pooled and stand beside all others.
 
 Examples:
-  mmsr-bench reload HOST:50051 --repository REPO --between 1f0c… --between 9ab3…
-  mmsr-bench reload HOST:50051 --repository REPO --hook ./switch.sh --every-s 20
+  mmsr-bench reload TARGET --repository REPO --between 1f0c… --between 9ab3…
+  mmsr-bench reload TARGET --repository REPO --hook ./switch.sh --every-s 20
 
 Exit code 3: a run is VOID.
 """
@@ -105,8 +105,8 @@ Runs mmsr-export on a finished run, which moves the label, and waits until the s
 the new bundle: by itself, if it watches the label, or after --restart. Every stage with its share.
 
 Examples:
-  mmsr-bench retrain RUN HOST:50051 --repository REPO
-  mmsr-bench retrain RUN HOST:50051 --repository REPO --restart "systemctl restart mmsr"
+  mmsr-bench retrain RUN TARGET --repository REPO
+  mmsr-bench retrain RUN TARGET --repository REPO --restart ./restart.sh
 
 Exit code 1: mmsr-export refused the run, or the server had no new answer within --wait-s.
 """
@@ -119,7 +119,7 @@ that no difference was seen; a regression is worse than --max-regression over th
 
 Examples:
   mmsr-bench compare before.json after.json --max-regression 10%
-  mmsr-bench compare --live HOST:50051 HOST:50052 --repository REPO --rate 300
+  mmsr-bench compare --live A:50051 B:50051 --repository REPO --rate 300
 
 Exit code 3: a run is VOID (it was left out); 4: a regression.
 """
