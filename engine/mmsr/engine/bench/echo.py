@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from mmsr.engine.bench.interrupt import end_with
-from mmsr.engine.wire import METHOD, SERVICE_NAME
+from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2 as pb
 
 AIO, UVLOOP, THREADED = "asyncio", "uvloop", "threads"
@@ -40,7 +40,7 @@ def handlers(call: Any) -> Any:
         request_deserializer=pb.RecommendRequest.FromString,
         response_serializer=pb.RecommendResponse.SerializeToString,
     )
-    return grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD: method})
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Recommend": method})
 
 
 async def serve_async(k: int) -> None:
