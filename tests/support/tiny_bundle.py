@@ -58,6 +58,7 @@ class Twin:
     ids: list[str]
     available_N: npt.NDArray[np.bool_]
     popularity_N: npt.NDArray[np.int64]
+    categories: list[list[str]]
     inputs_CW: npt.NDArray[np.float32]
     outputs_CD: npt.NDArray[np.float32]
     max_length: int
@@ -108,6 +109,7 @@ def make_twin(sizes: Sizes, seed: int = 0) -> Twin:
         ids=[f"item-{n}" for n in range(sizes.items)],
         available_N=random.random(sizes.items) > 0.1,
         popularity_N=random.integers(0, 50, sizes.items),
+        categories=[[f"kind-{n % 7}", f"shade-{n % 3}"][: n % 4] for n in range(sizes.items)],
         inputs_CW=inputs.astype(np.float32),
         outputs_CD=outputs.astype(np.float32),
         max_length=sizes.max_length,
@@ -224,7 +226,7 @@ def write_files(folder: Path, twin: Twin, sizes: Sizes) -> None:
     Catalogue(
         item_ids=twin.ids,
         titles=[f"Title of {item_id}" for item_id in twin.ids],
-        categories=[[] for _ in twin.ids],
+        categories=twin.categories,
         available=twin.available_N,
         popularity=twin.popularity_N,
     ).save(folder)

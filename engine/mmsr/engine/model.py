@@ -11,31 +11,21 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.explain import Explainer, Explanation, open_explain
-from mmsr.engine.items import eligibility
+from mmsr.engine.filters import RowFilters
+from mmsr.engine.items import NEVER, eligibility
 from mmsr.engine.opened import OpenedBundle, open_bundle
+from mmsr.engine.rows import CategoryFilter, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner
 from mmsr.engine.runners.onnx import open_onnx
 
+__all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_model"]
 
-class RowRequest(NamedTuple):
-    """What to compute for one user."""
-
-    history: list[int]  # rows, oldest first: 1 to max_length of them
-    excluded: list[int]  # rows that must not come back
-    k: int  # 1 to the number of items
-
-
-class RowAnswer(NamedTuple):
-    """Best first; as many as are eligible, at most k."""
-
-    rows: list[int]
-    scores: list[float]
+MOST_LINES = 8  # of the bias in one run: what engines are built for
 
 
 class SequenceModel:
@@ -47,6 +37,7 @@ class SequenceModel:
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
         self.bundle = bundle
         self.runner = runner
+        self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
@@ -65,7 +56,31 @@ class SequenceModel:
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
-        outputs = self.runner.run(assemble(requests))
+        filtered = [place for place, request in enumerate(requests) if _has_filters(request)]
+        if not filtered:
+            return self._run(requests, assemble(requests))
+        plain = [place for place in range(len(requests)) if place not in set(filtered)]
+        answers: dict[int, RowAnswer] = {}
+        if plain:
+            some = [requests[place] for place in plain]
+            answers.update(zip(plain, self._run(some, assemble(some)), strict=True))
+        for begin in range(0, len(filtered), MOST_LINES):
+            places = filtered[begin : begin + MOST_LINES]
+            found = self._run_filtered([requests[place] for place in places])
+            answers.update(zip(places, found, strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def _run_filtered(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
+        masks_BC = np.stack([self.filters.mask(request) for request in requests])
+        self.runner.bind("bias", np.where(masks_BC, np.float32(0), NEVER))
+        try:
+            inputs = assemble(requests)
+            return self._run(requests, {**inputs, "bias_row": np.arange(len(requests))})
+        finally:
+            self.bind_eligible(self.filters.available_C[1 : len(self.bundle.catalogue) + 1])
+
+    def _run(self, requests: Sequence[RowRequest], inputs: dict[str, AnyArray]) -> list[RowAnswer]:
+        outputs = self.runner.run(inputs)
         return split(requests, outputs["rows"], outputs["scores"])
 
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
@@ -85,6 +100,12 @@ def open_model(folder: Path, *, threads: int) -> SequenceModel:
     model = SequenceModel(bundle, runner, threads=threads)
     model.bind()
     return model
+
+
+def _has_filters(request: RowRequest) -> bool:
+    return (
+        request.allowed is not None or request.categories is not None or not request.only_available
+    )
 
 
 def assemble(requests: Sequence[RowRequest]) -> dict[str, AnyArray]:

@@ -1,0 +1,32 @@
+"""What is asked of a model and what it answers, in rows of the item tables.
+
+Values alone: `filters` says which rows they allow, `model` computes.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class CategoryFilter(NamedTuple):
+    """Categories by the indices of `categories.CategoryIndex`; `filter_of` makes it from names."""
+
+    include: frozenset[int] | None = None  # any of these; None: whatever it has, or nothing at all
+    exclude: frozenset[int] = frozenset()  # and none of these
+
+
+class RowRequest(NamedTuple):
+    """What to compute for one user. A row comes back if every filter lets it pass."""
+
+    history: list[int]  # rows, oldest first: 1 to max_length of them
+    excluded: list[int]  # rows that must not come back
+    k: int  # 1 to the number of items
+    allowed: Sequence[int] | None = None  # the only rows that may; None: all, (): none
+    categories: CategoryFilter | None = None
+    only_available: bool = True  # False: also items that the catalogue calls unavailable
+
+
+class RowAnswer(NamedTuple):
+    """Best first; as many as are eligible, at most k."""
+
+    rows: list[int]
+    scores: list[float]
