@@ -6,11 +6,15 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── StoreDamaged         the catalogue's store cannot be opened     (not serving yet)
+    ├── NotLive              the catalogue does not change here         FAILED_PRECONDITION
     ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── UnknownLabel         no model is served under this label        NOT_FOUND
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
+    ├── CatalogueFull        no spare row is left for another item      RESOURCE_EXHAUSTED
+    ├── StoreFailed          the catalogue's store cannot be written    UNAVAILABLE
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
     └── RunnerFailed         the computation failed                     INTERNAL
@@ -41,6 +45,16 @@ class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
 
 
+class StoreDamaged(EngineError):
+    """The catalogue's store is damaged, in use, or no store."""
+
+
+class NotLive(EngineError):
+    """The server was started without a catalogue that lives."""
+
+    code = "FAILED_PRECONDITION"
+
+
 class NotExplainable(EngineError):
     """The bundle was exported without explain.onnx; it recommends as any other."""
 
@@ -69,6 +83,18 @@ class InvalidRequest(EngineError):
     """A field of the request is out of range; the same request will never succeed."""
 
     code = "INVALID_ARGUMENT"
+
+
+class CatalogueFull(EngineError):
+    """No spare row is left in the item tables."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class StoreFailed(EngineError):
+    """The catalogue's store is out of reach; what it acknowledged before is safe."""
+
+    code = "UNAVAILABLE"
 
 
 class Overloaded(EngineError):

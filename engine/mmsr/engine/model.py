@@ -8,6 +8,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import NEVER, eligibility
@@ -38,6 +40,7 @@ class SequenceModel:
         self.bundle = bundle
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
+        self.placement = Placement()  # requests and answers speak of numbers, see there
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
@@ -48,7 +51,7 @@ class SequenceModel:
         self.runner.bind("item_outputs", self.bundle.item_outputs_CD)
         for name, table in self.bundle.codes.items():
             self.runner.bind(name, table)
-        self.bind_eligible(self.bundle.catalogue.available)
+        self.bind_eligible(self.filters.available_C[1:])
 
     def bind_eligible(self, eligible_N: npt.NDArray[np.bool_]) -> None:
         """Say which items may come back at all (line 0 of the graph's bias)."""
@@ -56,6 +59,15 @@ class SequenceModel:
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
+        return self.placement.named(self._recommend(self.placement.placed(requests)))
+
+    def most_popular(self, request: RowRequest) -> RowAnswer:
+        """Return the k most popular items that pass the filters; in any thread."""
+        with self.placement.lock:
+            [placed] = self.placement.placed([request])
+            return self.placement.named([self.filters.most_popular(placed)])[0]
+
+    def _recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         filtered = [place for place, request in enumerate(requests) if _has_filters(request)]
         if not filtered:
             return self._run(requests, assemble(requests))
@@ -77,7 +89,7 @@ class SequenceModel:
             inputs = assemble(requests)
             return self._run(requests, {**inputs, "bias_row": np.arange(len(requests))})
         finally:
-            self.bind_eligible(self.filters.available_C[1 : len(self.bundle.catalogue) + 1])
+            self.bind_eligible(self.filters.available_C[1:])
 
     def _run(self, requests: Sequence[RowRequest], inputs: dict[str, AnyArray]) -> list[RowAnswer]:
         outputs = self.runner.run(inputs)
@@ -85,7 +97,10 @@ class SequenceModel:
 
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
         """Say what the scores of `rows` hang on; see `Explainer.explain`."""
-        return self.explainer.explain(history, rows)
+        place = self.placement.rows
+        found = self.explainer.explain(place(history), place(rows))
+        named = [replace(item, row=row) for item, row in zip(found.items, rows, strict=True)]
+        return replace(found, items=tuple(named))
 
     def close(self) -> None:
         """Free the runners."""

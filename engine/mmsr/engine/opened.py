@@ -54,7 +54,10 @@ EXPLAIN_OUTPUTS = {"scores": ("float32", 2), "attention": ("float32", 2)}  # [B,
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedBundle:
-    """A verified bundle with its tables memory-mapped."""
+    """A verified bundle with its tables memory-mapped.
+
+    Copy on write: what is written into them stays in this process's memory, page by page.
+    """
 
     folder: Path
     manifest: Manifest
@@ -195,7 +198,7 @@ def _open_codes(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]
 
 def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
     try:
-        table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        table: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
     if table.shape != shape or table.dtype != np.dtype(dtype) or not table.flags.c_contiguous:

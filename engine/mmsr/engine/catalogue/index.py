@@ -1,0 +1,76 @@
+"""Item ids to numbers and back for a catalogue that changes. Knows nothing of rows or storage.
+
+Read and changed on the event loop's thread alone.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Iterable
+
+from mmsr.bundle.catalogue import Catalogue
+from mmsr.engine.items import ItemIndex
+from mmsr.engine.rows import RowAnswer, RowRequest
+
+
+class LiveIndex(ItemIndex):
+    """What the bundle has, and what was added to it and removed from it since.
+
+    `capacity`: rows of the tables; numbers from there on belong to no row. `most_popular`: the
+    model's, which knows what is available.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        capacity: int,
+        most_popular: Callable[[RowRequest], RowAnswer],
+    ) -> None:
+        super().__init__(catalogue)
+        self._ask_popular = most_popular
+        self._trained = len(catalogue)
+        self._ids += [""] * (capacity - len(self._ids))
+        self._added: list[str] = []  # ids that are not the bundle's, in their order
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._rows
+
+    def number_of(self, item_id: str) -> int | None:
+        """Return an item's number; None if it is not there."""
+        return self._rows.get(item_id)
+
+    def is_trained(self, number: int) -> bool:
+        """Tell whether it is the number of an item of the bundle."""
+        return number <= self._trained
+
+    @property
+    def next_number(self) -> int:
+        """The number that no item has had yet and that is no row."""
+        return len(self._ids)
+
+    @property
+    def added(self) -> list[str]:
+        """The ids of items that are not the bundle's, in their order."""
+        return self._added
+
+    def add(self, item_id: str, number: int) -> None:
+        """Let an item be there, under a number that none has had."""
+        if number >= len(self._ids):
+            self._ids += [""] * (number + 1 - len(self._ids))
+        self._ids[number] = item_id
+        self._rows[item_id] = number
+        if not self.is_trained(number):
+            insort(self._added, item_id)
+
+    def remove(self, item_id: str) -> None:
+        """Let an item not be there any more; answers under way still find its name."""
+        number = self._rows.pop(item_id)
+        if not self.is_trained(number):
+            del self._added[bisect_left(self._added, item_id)]
+
+    def most_popular(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
+        """Return the k most popular available items that are not excluded, and their popularity."""
+        answer = self._ask_popular(RowRequest([], list(excluded), k))
+        return answer.rows, answer.scores
+
+    def unknown_of(self, item_ids: Iterable[str]) -> list[str]:
+        """Return the ids that are not there."""
+        return [item_id for item_id in item_ids if item_id not in self._rows]
