@@ -10,8 +10,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from support.tiny_bundle import Shop
+
+from mmsr.engine.config import ServeConfig, ServerConfig
+
 PROGRAM = ("-m", "mmsr.engine.cli")
 PATIENCE_S = 120.0  # the machine may be busy with other things
+
+
+def config_of(shop: Shop, *, grace_s: float = 30.0, lame_duck_s: float = 0.0) -> ServeConfig:
+    """Return the settings of a server of `shop` that a test runs in its own process."""
+    return ServeConfig(
+        server=ServerConfig(
+            repository=shop.root, port=0, threads=1, grace_s=grace_s, lame_duck_s=lame_duck_s
+        )
+    )
 
 
 class Served:

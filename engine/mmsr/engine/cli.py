@@ -1,69 +1,92 @@
-"""`mmsr-serve`: flags to settings, log lines to standard error; the rest is elsewhere."""
+"""`mmsr-serve`: flags, environment and file to settings, log lines to standard error."""
 
+import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmsr.bundle.terminal import run
+from mmsr.engine.config import ServeConfig
+from mmsr.engine.config_keys import Setting, settings_of
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
 
-    from mmsr.engine.config import ServeConfig
-
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file with sections; --print-config writes one."),
+]
+PrintConfig = Annotated[
+    bool,
+    typer.Option("--print-config", help="Print the settings, where each is from, and end."),
+]
+
+
+def parameter_of(setting: Setting) -> inspect.Parameter:
+    """Return the command's parameter for a setting that has a flag."""
+    about = setting.key.about
+    option = typer.Option(
+        setting.key.flag,
+        help=f"{about[0].upper()}{about[1:]}.",
+        show_default=setting.default_text,
+        rich_help_panel=setting.section,
+    )
+    kind = list[str] if setting.is_list else setting.kind
+    return inspect.Parameter(
+        f"{setting.section}_{setting.name}",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, option],
+    )
+
+
+def with_flags_of(config: type) -> "Callable[[Callable[..., None]], Callable[..., None]]":
+    """Give a command one parameter for each key of `config` that has a flag."""
+    own = [parameter_of(setting) for setting in settings_of(config) if setting.key.flag]
+
+    def decorate(command: "Callable[..., None]") -> "Callable[..., None]":
+        named = [
+            parameter
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        signature: Any = inspect.Signature([*named, *own])
+        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+        command.__signature__ = signature  # type: ignore[attr-defined]
+        return command
+
+    return decorate
 
 
 @app.command()
-def serve(
-    *,
-    repository: Annotated[Path, typer.Option(help="Folder of bundles, written by mmsr-export.")],
-    port: Annotated[int, typer.Option(help="TCP port; 0: any free one.")] = 50051,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    label: Annotated[str, typer.Option(help="Which bundle of the repository.")] = "stable",
-    max_batch: Annotated[int, typer.Option(help="Requests computed together.")] = 64,
-    max_wait_ms: Annotated[
-        float, typer.Option(help="How long the oldest request waits for company.")
-    ] = 0.0,
-    queue_limit: Annotated[
-        int, typer.Option(help="Requests that may wait; more are refused at once.")
-    ] = 1024,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="Threads of one computation.", show_default="CPUs less one"),
-    ] = None,
-    grace_s: Annotated[float, typer.Option(help="Time from SIGTERM to the end, at most.")] = 30.0,
-    lame_duck_s: Annotated[
-        float,
-        typer.Option(
-            help="Of that, time for which requests are still answered; less when none come."
-        ),
-    ] = 5.0,
-    port_file: Annotated[
-        Path | None, typer.Option(help="Write the port here while the server serves.")
-    ] = None,
-) -> None:
-    """Serve recommendations over gRPC until SIGTERM or Ctrl-C."""
-    from mmsr.engine.config import BatchConfig, ServeConfig, default_threads
+@with_flags_of(ServeConfig)
+def serve(*, config: Config = None, print_config: PrintConfig = False, **flags: object) -> None:
+    """Serve recommendations over gRPC until SIGTERM or Ctrl-C.
 
-    config = ServeConfig(
-        repository=repository,
-        label=label,
-        host=host,
-        port=port,
-        threads=default_threads() if threads is None else threads,
-        grace_s=grace_s,
-        lame_duck_s=lame_duck_s,
-        port_file=port_file,
-        batch=BatchConfig(max_batch=max_batch, max_wait_ms=max_wait_ms, queue_limit=queue_limit),
-    )
-    _log_to_stderr()
-    _run(config)
+    A flag goes before the environment (MMSR_SERVE_<SECTION>_<KEY>), that before the file, that
+    before the default.
+    """
+    import os
+
+    from mmsr.engine.config_sources import printed, read_config
+
+    given = {
+        (setting.section, setting.name): flags[f"{setting.section}_{setting.name}"]
+        for setting in settings_of(ServeConfig)
+        if setting.key.flag
+    }
+    effective = read_config(ServeConfig, config, os.environ, given)
+    if print_config:
+        typer.echo(printed(effective), nl=False)
+        return
+    _log_to_stderr(effective.config.observe.log_level)
+    _run(effective.config)
 
 
-def _run(config: "ServeConfig") -> None:
+def _run(config: ServeConfig) -> None:
     import asyncio
 
     from mmsr.engine.server import serve as serve_until_told
@@ -82,7 +105,7 @@ def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
     return factory
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(level: str) -> None:
     import logging
     import time
 
@@ -91,7 +114,7 @@ def _log_to_stderr() -> None:
     formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main() -> None:

@@ -1,59 +1,172 @@
-"""The settings of a server. Read once at the edge, passed whole. Does no input or output."""
+"""The settings of a server. Read once at the edge, passed whole. Does no input or output.
+
+A new key is a new field with a `Key`; a new section is a new field of `ServeConfig`. The file, the
+environment, the flags and SETTINGS.md follow from them.
+"""
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
+from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """What is served, where, and how the process begins and ends."""
+
+    repository: Annotated[
+        Path, Key(about="folder of bundles, written by mmsr-export", flag="--repository")
+    ]
+    label: Annotated[
+        str, Key(about="the label that answers where a request names none", flag="--label")
+    ] = "stable"
+    also: Annotated[
+        tuple[str, ...], Key(about="further labels that a request may name", flag="--also")
+    ] = ()
+    host: Annotated[str, Key(about="address to listen on", flag="--host")] = "127.0.0.1"
+    port: Annotated[int, Key(about="TCP port; 0: any free one", flag="--port")] = 50051
+    admin_host: Annotated[str, Key(about="address of the Admin service's own port")] = "127.0.0.1"
+    admin_port: Annotated[
+        int | None, Key(about="own TCP port of the Admin service", flag="--admin-port")
+    ] = None
+    threads: Annotated[
+        int,
+        Key(about="threads of one computation", flag="--threads", default="CPUs less one"),
+    ] = field(default_factory=lambda: default_threads())
+    grace_s: Annotated[
+        float,
+        Key(about="from SIGTERM to the end at most, whatever is in flight", flag="--grace-s"),
+    ] = 30.0
+    # Balancers need some seconds to look elsewhere.
+    lame_duck_s: Annotated[
+        float,
+        Key(
+            about="of that, how long requests are still answered; less when none come",
+            flag="--lame-duck-s",
+        ),
+    ] = 5.0
+    port_file: Annotated[
+        Path | None,
+        Key(about="file that holds the port while the server serves", flag="--port-file"),
+    ] = None
+    keepalive_s: Annotated[
+        float | None, Key(about="a connection without traffic for so long is pinged")
+    ] = None
+    keepalive_timeout_s: Annotated[
+        float, Key(about="a ping that is not answered in this time ends the connection")
+    ] = 20.0
+    min_ping_interval_s: Annotated[
+        float, Key(about="a client that pings more often is disconnected")
+    ] = 300.0
+    max_connection_idle_s: Annotated[
+        float | None, Key(about="a connection without a call for so long is closed")
+    ] = None
+    max_connection_age_s: Annotated[
+        float | None,
+        Key(about="a connection this old is closed, so that clients spread over new replicas"),
+    ] = None
+    max_connection_age_grace_s: Annotated[
+        float, Key(about="from then on, how long its calls may still take")
+    ] = 30.0
+
+    def __post_init__(self) -> None:
+        at_least(0, grace_s=self.grace_s, lame_duck_s=self.lame_duck_s)
+        at_least(1, threads=self.threads)
+        for name in ("port", "admin_port"):
+            port = getattr(self, name)
+            if port is not None and not 0 <= port <= 65535:
+                raise ConfigError(f"{name} {port}; expected 0 to 65535")
+        for name in CONNECTION_TIMES:
+            seconds = getattr(self, name)
+            if seconds is not None and not 0.001 <= seconds <= 1e6:  # milliseconds in 31 bits
+                raise ConfigError(f"{name} {seconds}; expected 0.001 to 1000000")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels that are served, the default one first, each once."""
+        return tuple(dict.fromkeys((self.label, *self.also)))
+
+
+CONNECTION_TIMES = (
+    "keepalive_s",
+    "keepalive_timeout_s",
+    "min_ping_interval_s",
+    "max_connection_idle_s",
+    "max_connection_age_s",
+    "max_connection_age_grace_s",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchConfig:
     """How waiting requests become batches."""
 
-    max_batch: int = 64  # requests
-    # Counted from the oldest request. 0: a batch is what is queued when the runner frees. A fixed
-    # wait of 1 ms halved the rate at concurrency 1 and gained nothing above.
-    max_wait_ms: float = 0.0
-    queue_limit: int = 1024  # requests waiting; more are refused
+    max_batch: Annotated[int, Key(about="requests computed together", flag="--max-batch")] = 64
+    # 0: a batch is what is queued when the runner frees. A fixed wait of 1 ms halved the rate at
+    # concurrency 1 and gained nothing above.
+    max_wait_ms: Annotated[
+        float,
+        Key(about="how long the oldest request waits for company", flag="--max-wait-ms"),
+    ] = 0.0
+    queue_limit: Annotated[
+        int,
+        Key(about="requests that may wait; more are refused at once", flag="--queue-limit"),
+    ] = 1024
 
     def __post_init__(self) -> None:
-        _at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
-        _at_least(0, max_wait_ms=self.max_wait_ms)
+        at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
+        at_least(0, max_wait_ms=self.max_wait_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one request may ask for, as written in recommender.proto."""
+    """What one request may ask for, at most."""
 
-    k: int = 1000  # items
-    history: int = 10_000  # ids
-    excluded: int = 10_000  # ids
-    id_bytes: int = 512
-    message_bytes: int = 4 << 20
+    k: Annotated[int, Key(about="items in one answer")] = 1000
+    history: Annotated[int, Key(about="ids in a history")] = 10_000
+    excluded: Annotated[int, Key(about="ids that must not come back")] = 10_000
+    id_bytes: Annotated[int, Key(about="bytes of an item id")] = 512
+    message_bytes: Annotated[int, Key(about="bytes of a message")] = 4 << 20
+
+    def __post_init__(self) -> None:
+        at_least(1, **vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReloadConfig:
+    """How a newer bundle takes the place of the one in use."""
+
+    watch: Annotated[
+        bool, Key(about="follow the labels of the repository", flag="--watch/--no-watch")
+    ] = True
+    poll_s: Annotated[float, Key(about="how often the labels are looked at")] = 1.0
+
+    def __post_init__(self) -> None:
+        at_least(0.01, poll_s=self.poll_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObserveConfig:
+    """What the server tells of itself."""
+
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        Key(about="least severity that is logged", flag="--log-level"),
+    ] = "INFO"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
     """One server."""
 
-    repository: Path
-    label: str = "stable"
-    host: str = "127.0.0.1"
-    port: int = 50051  # 0: any free one
-    threads: int = field(default_factory=lambda: default_threads())  # of one computation
-    grace_s: float = 30.0  # from the order to stop to the end, whatever is still in flight
-    # Of that, how long requests are still answered: balancers need some seconds to look elsewhere.
-    lame_duck_s: float = 5.0
-    port_file: Path | None = None  # receives the real port once the server serves
+    server: ServerConfig
     batch: BatchConfig = field(default_factory=BatchConfig)
     limits: Limits = field(default_factory=Limits)
-
-    def __post_init__(self) -> None:
-        _at_least(0, port=self.port, grace_s=self.grace_s, lame_duck_s=self.lame_duck_s)
-        _at_least(1, threads=self.threads)
-        if self.port > 65535:
-            raise ConfigError(f"port {self.port}; expected 0 to 65535")
+    reload: ReloadConfig = field(default_factory=ReloadConfig)
+    observe: ObserveConfig = field(default_factory=ObserveConfig)
 
 
 def default_threads() -> int:
@@ -66,7 +179,8 @@ def threads_for(cpus: int) -> int:
     return max(1, cpus - 1)
 
 
-def _at_least(least: int, **settings: float) -> None:
+def at_least(least: float, **settings: float) -> None:
+    """Raise `ConfigError` for the first setting that is less, or no number at all."""
     for name, value in settings.items():
         if not value >= least:  # also refuses NaN
-            raise ConfigError(f"{name} {value}; expected at least {least}")
+            raise ConfigError(f"{name} {value}; expected at least {least:g}")

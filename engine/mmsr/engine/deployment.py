@@ -36,7 +36,7 @@ async def deploy(
     `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
     """
     started = clock()
-    model = await compute.run(lambda: open_model(folder, threads=config.threads))
+    model = await compute.run(lambda: open_model(folder, threads=config.server.threads))
     items = ItemIndex(model.bundle.catalogue)
     log.info("verified bundle %s in %.1f s", model.version, clock() - started)
     report = await compute.run(lambda: prove(model))

@@ -53,7 +53,7 @@ class Server:
         self._compute = compute
         self._clock: Callable[[], float] = time.monotonic
         self.deployment: Deployment | None = None
-        self.serving = Serving(config.label)
+        self.serving = Serving(config.server.label)
         self.rpc = Rpc(self._clock)
         self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
         self.health = Health(("", *(face.name for face in self.faces)))
@@ -67,9 +67,9 @@ class Server:
         self.health.add_to(self._server)
         names = (*(face.name for face in self.faces), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = bind(self._server, self._config.host, self._config.port)
+        self.port = bind(self._server, self._config.server.host, self._config.server.port)
         await self._server.start()
-        log.info("listening on %s:%d", self._config.host, self.port)
+        log.info("listening on %s:%d", self._config.server.host, self.port)
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
@@ -78,7 +78,7 @@ class Server:
         gc.collect()
         gc.freeze()
         self.deployment = deployment
-        self.serving.use(self._config.label, deployment)
+        self.serving.use(self._config.server.label, deployment)
         self.health.set(serving=True)
 
     def announce(self) -> None:
@@ -88,7 +88,7 @@ class Server:
         log.info(
             "serving %s on %s:%d, %s items, runner %s",
             deployment.model.version,
-            self._config.host,
+            self._config.server.host,
             self.port,
             f"{len(deployment.service.items):,}",
             deployment.model.runner.name,
@@ -99,12 +99,12 @@ class Server:
 
         Returns how many requests were lost because the time of grace was over.
         """
-        ends = self._clock() + self._config.grace_s
+        ends = self._clock() + self._config.server.grace_s
         self.health.set(serving=False)
         lost = 0
         if self.deployment is not None:
             # Whoever has not heard of it yet still sends, and is answered.
-            lame_ends = min(ends, self._clock() + self._config.lame_duck_s)
+            lame_ends = min(ends, self._clock() + self._config.server.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
         if self.deployment is not None:
@@ -122,7 +122,9 @@ class Server:
             await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
         except TimeoutError:
             lost = batcher.unanswered
-            log.error("%g s of grace are over: %d requests are lost", self._config.grace_s, lost)
+            log.error(
+                "%g s of grace are over: %d requests are lost", self._config.server.grace_s, lost
+            )
             return lost
         counters = batcher.counters
         log.info(
@@ -149,8 +151,10 @@ class Server:
 
 async def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
-    repository = Repository(config.repository)
-    with repository.hold(repository.resolve(config.label).name) as folder:  # never pruned meanwhile
+    repository = Repository(config.server.repository)
+    with repository.hold(
+        repository.resolve(config.server.label).name
+    ) as folder:  # never pruned meanwhile
         await serve_bundle(config, folder)
 
 
@@ -166,7 +170,7 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     compute.start()
     try:
         if await loaded(server.load(folder), stopping):
-            with port_file(config.port_file, server.port):
+            with port_file(config.server.port_file, server.port):
                 server.announce()
                 await stopping.wait()
         log.info("stopping")
@@ -204,9 +208,19 @@ async def loaded(load: Coroutine[None, None, None], stopping: asyncio.Event) -> 
 
 def server_options(config: ServeConfig) -> list[tuple[str, int]]:
     """Return gRPC's channel arguments."""
+    server = config.server
+    times_s = {
+        "grpc.keepalive_time_ms": server.keepalive_s,
+        "grpc.keepalive_timeout_ms": server.keepalive_timeout_s,
+        "grpc.http2.min_recv_ping_interval_without_data_ms": server.min_ping_interval_s,
+        "grpc.max_connection_idle_ms": server.max_connection_idle_s,
+        "grpc.max_connection_age_ms": server.max_connection_age_s,
+        "grpc.max_connection_age_grace_ms": server.max_connection_age_grace_s,
+    }
     return [
         ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
         ("grpc.max_receive_message_length", config.limits.message_bytes),
+        *((name, round(1e3 * seconds)) for name, seconds in times_s.items() if seconds is not None),
     ]
 
 

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from support.serving import config_of
 from support.tiny_bundle import Shop, make_twin, manifest_of, seal
 
 from mmsr.bundle.catalogue import load_catalogue
@@ -21,7 +22,7 @@ from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.client import AsyncRecommenderClient, Recommendations, RecommenderClient
 from mmsr.engine.compute import ComputeThread
-from mmsr.engine.config import BatchConfig, Limits, ServeConfig
+from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.deployment import Deployment
 from mmsr.engine.errors import (
     ConfigError,
@@ -44,7 +45,7 @@ Main = Callable[[Server, ComputeThread, AsyncRecommenderClient], Coroutine[Any, 
 def with_server(shop: Shop, main: Main, lame_duck_s: float = 0.0) -> None:
     async def inside() -> None:
         compute = ComputeThread(asyncio.get_running_loop())
-        config = ServeConfig(repository=shop.root, port=0, threads=1, lame_duck_s=lame_duck_s)
+        config = config_of(shop, lame_duck_s=lame_duck_s)
         server = Server(config, compute)
         await server.listen()
         try:
@@ -122,7 +123,7 @@ def test_what_is_being_computed_when_the_grace_is_over_is_counted_as_lost(
 ) -> None:
     async def main() -> None:
         compute = ComputeThread(asyncio.get_running_loop())
-        config = ServeConfig(repository=shop.root, port=0, threads=1, grace_s=0.2)
+        config = config_of(shop, grace_s=0.2)
         server = Server(config, compute)
         await server.listen()
         await load(server, compute, shop)

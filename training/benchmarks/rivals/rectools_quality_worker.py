@@ -222,7 +222,7 @@ def read_sequences(folder: Path, settings: Published) -> Sequences:
         )
 
 
-def trainer_of(run: list[Run], device: str) -> Any:
+def trainer_of(run: list[Run], device: str, precision: str) -> Any:
     """Return a trainer whose hooks belong to the one run in the list, once it is there."""
 
     def step(trainer: Any, module: Any, outputs: Any, batch: Any, index: int) -> None:
@@ -231,6 +231,7 @@ def trainer_of(run: list[Run], device: str) -> Any:
     return Trainer(
         max_epochs=-1,
         accelerator=device,
+        precision=precision,
         devices=1,
         logger=False,
         enable_progress_bar=False,
@@ -264,7 +265,7 @@ def main() -> None:
         lr=settings.learning_rate,
         loss="softmax",
         item_net_block_types=(IdEmbeddingsItemNet,),
-        get_trainer_func=lambda: trainer_of(runs, job["device"]),
+        get_trainer_func=lambda: trainer_of(runs, job["device"], job["precision"]),
     )
     run = Run(
         folder=folder,
