@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
+from mmsr.engine.catalogue.live import LiveCatalogue
+from mmsr.engine.catalogue.live_rows import LiveRows
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.items import ItemIndex
@@ -26,14 +28,20 @@ class Deployment:
     model: SequenceModel
     batcher: Batcher[RowRequest, RowAnswer]
     service: Service
+    live: LiveRows | None = None  # what changes of it; None without a live catalogue
 
 
 async def deploy(
-    folder: Path, config: ServeConfig, compute: ComputeThread, clock: Callable[[], float]
+    folder: Path,
+    config: ServeConfig,
+    compute: ComputeThread,
+    clock: Callable[[], float],
+    catalogue: LiveCatalogue | None = None,
 ) -> Deployment:
     """Verify, load, prove and warm up a bundle; each step runs in `compute`.
 
-    `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
+    Then it is shown what `catalogue` holds; whoever closes its model calls `catalogue.detach`
+    before. `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
     """
     started = clock()
     model = await compute.run(lambda: open_model(folder, threads=config.server.threads))
@@ -52,10 +60,10 @@ async def deploy(
     batcher = Batcher[RowRequest, RowAnswer](
         model.recommend, compute, config.batch, clock=clock, times=times
     )
+    live = None if catalogue is None else await catalogue.attach(model)
     facts = ModelFacts(model.version, model.max_length, model.bundle.manifest.exclude_seen)
-    return Deployment(
-        model=model, batcher=batcher, service=Service(items, batcher, facts, config.limits)
-    )
+    service = Service(live.index if live else items, batcher, facts, config.limits)
+    return Deployment(model=model, batcher=batcher, service=service, live=live)
 
 
 def warm_up(

@@ -19,6 +19,8 @@ NEVER = np.float32(-np.inf)
 class ItemIndex:
     """Which row is which item; immutable."""
 
+    version = 0  # of the live catalogue; 0: the bundle's own
+
     def __init__(self, catalogue: Catalogue) -> None:
         self._ids = ["", *catalogue.item_ids]
         self._rows = catalogue.rows()

@@ -18,6 +18,9 @@ from grpc_reflection.v1alpha import reflection
 
 from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
+from mmsr.engine.catalogue.face import CatalogueFace
+from mmsr.engine.catalogue.live import LiveCatalogue
+from mmsr.engine.catalogue.start import live_catalogue
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.deployment import Deployment, deploy
@@ -55,7 +58,11 @@ class Server:
         self.deployment: Deployment | None = None
         self.serving = Serving(config.server.label)
         self.rpc = Rpc(self._clock)
-        self.faces: tuple[Face, ...] = (RecommenderFace(self.serving),)
+        self.catalogue = live_catalogue(config.catalogue, compute.run)
+        self.faces: tuple[Face, ...] = (
+            RecommenderFace(self.serving),
+            CatalogueFace(self.serving, self.catalogue),
+        )
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
@@ -73,7 +80,9 @@ class Server:
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
-        deployment = await deploy(folder, self._config, self._compute, self._clock)
+        if self.catalogue is not None and self.deployment is None:
+            await self.catalogue.open()
+        deployment = await deploy(folder, self._config, self._compute, self._clock, self.catalogue)
         # What is loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -109,10 +118,19 @@ class Server:
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
         if self.deployment is not None:
             lost = await self._drain(self.deployment, ends)
+        if self.catalogue is not None:
+            await self._close_catalogue(self.catalogue, ends)
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         await self._server.stop(max(0.0, ends - self._clock()))
         return lost
+
+    async def _close_catalogue(self, catalogue: LiveCatalogue, ends: float) -> None:
+        """Acknowledge what waits; what is not acknowledged by the clock's `ends` may be kept."""
+        try:
+            await asyncio.wait_for(catalogue.close(), max(0.0, ends - self._clock()))
+        except TimeoutError:
+            log.error("changes of the catalogue are not acknowledged: the time of grace is over")
 
     async def _drain(self, deployment: Deployment, ends: float) -> int:
         """Answer what is queued; return how many requests cannot be before the clock's `ends`."""

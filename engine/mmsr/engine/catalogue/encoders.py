@@ -8,7 +8,8 @@ priority: a picture that takes all memory ends its process, and serving goes on.
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ import numpy as np
 from mmsr.bundle.compose import compose_text
 from mmsr.bundle.files import sha256_json
 from mmsr.bundle.manifest import Manifest
+from mmsr.bundle.preprocess import ImageError
 from mmsr.engine.catalogue.projector import Projector, modality_widths
 from mmsr.engine.catalogue.records import Content, FeatureKey, Floats
 from mmsr.engine.catalogue.workers import Worker
+from mmsr.engine.errors import RunnerFailed, Unavailable
 
 # Of an encoder's description: where it was found, and what is encoded; neither changes an answer.
 NOT_IN_KEY = ("weights_source", "source", "text_fields")
@@ -87,12 +90,13 @@ class Encoders:
     def __init__(self, limits: EncodeLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()  # one encode at a time, whoever asks
+        self._closed = False
         self._decoder = Worker("decode", limits.decode_bytes)
         self._encoder = Worker("encode", None)
 
     def image(self, encoder: Encoder, file: bytes) -> Floats:
         """Return the feature [F] of an image file; `ImageError` says what is wrong with it."""
-        with self._lock:
+        with self._asking():
             header = {"preprocess": encoder.spec["preprocess"]}
             answer, pixels = self._decoder.ask(header, file, self._limits.decode_s)
             header = {**_graph(encoder), "shape": answer["shape"]}
@@ -100,16 +104,32 @@ class Encoders:
 
     def text(self, encoder: Encoder, text: str) -> Floats:
         """Return the feature [F] of a text."""
-        with self._lock:
+        with self._asking():
             return self._feature(encoder, _graph(encoder), text.encode())
 
     def close(self) -> None:
-        """End the processes, and what they are at."""
+        """End the processes, and what they are at: it fails with `Unavailable`."""
+        self._closed = True
         self._decoder.kill()
         self._encoder.kill()
         with self._lock:
             self._decoder.close()
             self._encoder.close()
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Hold the processes; what fails because they are being ended is `Unavailable`."""
+        with self._lock:
+            self._check_open()
+            try:
+                yield
+            except (ImageError, RunnerFailed):
+                self._check_open()
+                raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the server is stopping; send the request to another one")
 
     def _feature(self, encoder: Encoder, header: Mapping[str, Any], payload: bytes) -> Floats:
         _, values = self._encoder.ask(header, payload, self._limits.encode_s)

@@ -4,7 +4,7 @@ Read and changed on the event loop's thread alone.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.engine.items import ItemIndex
@@ -28,7 +28,8 @@ class LiveIndex(ItemIndex):
         self._ask_popular = most_popular
         self._trained = len(catalogue)
         self._ids += [""] * (capacity - len(self._ids))
-        self._added: list[str] = []  # ids that are not the bundle's, in their order
+        self._added: list[str] = []
+        self._removed: dict[str, int] = {}  # the trained rows of ids that were removed
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._rows
@@ -37,9 +38,10 @@ class LiveIndex(ItemIndex):
         """Return an item's number; None if it is not there."""
         return self._rows.get(item_id)
 
-    def is_trained(self, number: int) -> bool:
-        """Tell whether it is the number of an item of the bundle."""
-        return number <= self._trained
+    def trained_row(self, item_id: str) -> int:
+        """Return which trained id an item has, there or not; 0: none."""
+        number = self._rows.get(item_id, 0)
+        return number if 0 < number <= self._trained else self._removed.get(item_id, 0)
 
     @property
     def next_number(self) -> int:
@@ -48,29 +50,28 @@ class LiveIndex(ItemIndex):
 
     @property
     def added(self) -> list[str]:
-        """The ids of items that are not the bundle's, in their order."""
+        """The ids of items without a trained id, in their order."""
         return self._added
 
     def add(self, item_id: str, number: int) -> None:
         """Let an item be there, under a number that none has had."""
+        trained = self.trained_row(item_id)
         if number >= len(self._ids):
             self._ids += [""] * (number + 1 - len(self._ids))
         self._ids[number] = item_id
         self._rows[item_id] = number
-        if not self.is_trained(number):
+        if not trained:
             insort(self._added, item_id)
 
     def remove(self, item_id: str) -> None:
         """Let an item not be there any more; answers under way still find its name."""
-        number = self._rows.pop(item_id)
-        if not self.is_trained(number):
+        if trained := self.trained_row(item_id):
+            self._removed[item_id] = trained
+        else:
             del self._added[bisect_left(self._added, item_id)]
+        del self._rows[item_id]
 
     def most_popular(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
         """Return the k most popular available items that are not excluded, and their popularity."""
         answer = self._ask_popular(RowRequest([], list(excluded), k))
         return answer.rows, answer.scores
-
-    def unknown_of(self, item_ids: Iterable[str]) -> list[str]:
-        """Return the ids that are not there."""
-        return [item_id for item_id in item_ids if item_id not in self._rows]

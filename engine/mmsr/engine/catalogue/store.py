@@ -8,7 +8,7 @@ import json
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
@@ -277,15 +277,11 @@ class SqliteStore:
             return self._reader.execute(query, values).fetchall()
 
 
-def sqlite_store(path: Path, image_bytes: int) -> Callable[[], SqliteStore]:
-    """Return what opens the store at `path`; opening blocks."""
-
-    def opened() -> SqliteStore:
-        store = SqliteStore(path, image_bytes)
-        store.open()
-        return store
-
-    return opened
+def open_sqlite(path: Path, image_bytes: int) -> SqliteStore:
+    """Open the store at `path`, or make it; see `SqliteStore.open`."""
+    store = SqliteStore(path, image_bytes)
+    store.open()
+    return store
 
 
 def _put_features(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from mmsr.engine.runners.onnx import OnnxRunner
 
 NICENESS = 10  # of -20 to 19; serving has 0
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF")  # MPO: JPEG as some cameras write it
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")
 TOKENIZER = "tokenizer.json"
 KEPT = 4  # encoders in memory; a bundle has two, and another one may be on its way
 Answer = tuple[dict[str, Any], bytes]
