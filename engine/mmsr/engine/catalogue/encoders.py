@@ -107,6 +107,11 @@ class Encoders:
         with self._asking():
             return self._feature(encoder, _graph(encoder), text.encode())
 
+    @property
+    def pids(self) -> tuple[int | None, int | None]:
+        """The ids of the processes; None for one that runs not."""
+        return self._decoder.pid, self._encoder.pid
+
     def close(self) -> None:
         """End the processes, and what they are at: it fails with `Unavailable`."""
         self._closed = True

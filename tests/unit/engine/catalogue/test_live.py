@@ -1,0 +1,255 @@
+"""The live catalogue in one process: several bundles, restarts, encoders that change."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support.live import Shown, row_of, run, shown
+from support.tiny_bundle import Shop, Sizes
+from support.tiny_live import IMAGE_WIDTH, NEWEST_S, expected_output, picture, publish_live
+
+from mmsr.engine.catalogue.live_rows import LiveRows
+from mmsr.engine.errors import CatalogueFull, InvalidRequest, Unavailable
+from mmsr.v1 import catalogue_pb2 as pb
+
+SIZES = Sizes(items=12, spare=8, probes=4)
+GIVEN = [1.0, 2.0, 3.0]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return publish_live(tmp_path_factory.mktemp("shop") / "repository", SIZES)
+
+
+def featured(item_id: str, values: list[float] = GIVEN, **said: object) -> pb.Item:
+    return pb.Item(item_id=item_id, image_features=values, **said)  # type: ignore[arg-type]
+
+
+def close_to(row: object) -> object:
+    return pytest.approx(row, rel=1e-5)
+
+
+def test_what_was_acknowledged_is_seen_at_once_and_after_a_restart(
+    shop: Shop, tmp_path: Path
+) -> None:
+    async def write() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            done = await it.upsert(live, featured("new-1"), featured("item-1"))
+            assert (done.version, done.added, done.replaced) == (1, ["new-1"], ["item-1"])
+            done = await it.catalogue.delete(["item-2", "nobody", "nobody"])
+            assert (done.version, done.unknown) == (2, ["nobody"])
+            done = await it.catalogue.set_available(["item-3", "nobody"], False)
+            assert (done.version, done.unknown) == (3, ["nobody"])
+            await check(it, live)
+            await it.detach(live)
+
+    async def check(it: Shown, live: LiveRows) -> None:
+        best = await it.best(live, ["new-1"])
+        assert "new-1" in best
+        assert not {"item-2", "item-3"} & set(best)
+        assert row_of(live, "new-1") == close_to(expected_output(shop, image=GIVEN))
+        assert row_of(live, "item-1") == close_to(expected_output(shop, trained=2, image=GIVEN))
+        assert live.index.version == it.catalogue.version == 3
+
+    async def again() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            await check(it, live)
+            await it.catalogue.set_available(["item-3"], True)
+            assert ("item-3" in await it.best(live, ["new-1"])) is True
+            await it.upsert(live, featured("item-2"))  # deleted, and written again
+            assert row_of(live, "item-2") == close_to(
+                expected_output(shop, trained=3, image=GIVEN)
+            )
+            await it.detach(live)
+
+    run(write())
+    run(again())
+
+
+def test_a_new_bundle_gets_what_it_does_not_contain_and_a_rollback_finds_all(
+    shop: Shop, tmp_path: Path
+) -> None:
+    """Contained: the item is trained, and was written before the newest of the bundle's data."""
+    grown = Sizes(items=14, spare=8, probes=4)  # item-12 and item-13 were bought meanwhile
+    night = publish_live(tmp_path / "next", grown, seed=1, newest=NEWEST_S + 100)
+    clock = [NEWEST_S + 50]  # before the night's data end
+
+    async def main() -> None:
+        async with shown(tmp_path / "c.db", lambda: clock[0]) as it:
+            live = await it.attach(shop.folder)
+            await it.upsert(live, featured("item-12"), featured("item-1"), featured("new-1"))
+            clock[0] = NEWEST_S + 150  # after it
+            await it.upsert(live, featured("item-13"), featured("item-2"))
+            await it.catalogue.delete(["item-3"])
+            after = await it.attach(night.folder)
+            twin = night.twin
+            for item_id in ("item-12", "item-1"):  # the bundle knows them
+                assert (row_of(after, item_id) == twin.outputs_CD[1 + int(item_id[5:])]).all()
+            for item_id, trained in (("item-13", 14), ("item-2", 3), ("new-1", 0)):
+                row = expected_output(night, trained=trained, image=GIVEN)
+                assert row_of(after, item_id) == close_to(row)
+            assert "item-3" not in after.index  # deleted is deleted, whatever bundles hold
+            assert after.spare_rows == 8 - len({"new-1"}) + len({"item-3"})
+            await it.detach(live)
+            back = await it.attach(shop.folder)
+            assert row_of(back, "item-12") == close_to(expected_output(shop, image=GIVEN))
+            await it.detach(back)
+            await it.detach(after)
+
+    run(main())
+
+
+def test_while_two_bundles_are_in_use_every_change_shows_in_both(
+    shop: Shop, tmp_path: Path
+) -> None:
+    other = publish_live(tmp_path / "other", SIZES, seed=1)
+
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            first = await it.attach(shop.folder)
+            writing = [
+                asyncio.create_task(it.upsert(first, featured(f"new-{n}", [0.0, 0.0, float(n)])))
+                for n in range(4)
+            ]
+            second = await it.attach(other.folder)  # meanwhile
+            await asyncio.gather(*writing)
+            await it.catalogue.delete(["new-0"])
+            for live, of in ((first, shop), (second, other)):
+                assert "new-0" not in live.index
+                for n in range(1, 4):
+                    row = expected_output(of, image=[0.0, 0.0, float(n)])
+                    assert row_of(live, f"new-{n}") == close_to(row)
+            await it.detach(second)
+            await it.upsert(first, featured("new-9"))
+            assert "new-9" not in second.index
+            await it.detach(first)
+
+    run(main())
+
+
+def test_images_and_texts_go_through_the_bundles_encoders(shop: Shop, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            item = pb.Item(item_id="new-1", title="red", image=picture((200, 100, 0)))
+            done = await it.upsert(live, item)
+            assert done.encode_us > 0
+            first = row_of(live, "new-1")
+            image_alone = expected_output(shop, image=[200.0, 100.0, 0.0])
+            assert abs(first - image_alone).max() > 0.01  # its text counts
+            again = publish_live(tmp_path / "again", SIZES, seed=2)  # with the same encoders
+            pids = it.catalogue._encoders.pids
+            other = await it.attach(again.folder)
+            assert row_of(other, "new-1") == close_to(first)
+            assert it.catalogue._encoders.pids == pids
+            # Another text encoder: the text is read again, the image's feature is not.
+            changed = publish_live(tmp_path / "changed", SIZES, seed=2, encoder_seed=5)
+            third = await it.attach(changed.folder)
+            assert abs(row_of(third, "new-1") - first).max() > 0.01
+            for model in (live, other, third):
+                await it.detach(model)
+
+    run(main())
+
+
+def test_a_message_with_one_bad_image_changes_nothing(shop: Shop, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            good = pb.Item(item_id="new-1", image=picture((1, 2, 3)))
+            bad = pb.Item(item_id="new-2", image=picture((1, 2, 3))[:60])
+            with pytest.raises(InvalidRequest, match=r"items\[1\]\.image: unreadable image"):
+                await it.upsert(live, good, bad)
+            assert it.catalogue.version == 0
+            assert "new-1" not in live.index
+            await it.detach(live)
+
+    run(main())
+
+
+def test_items_beyond_the_spare_rows_are_refused_alone(shop: Shop, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            many = [featured(f"new-{n}") for n in range(9)]
+            few = [featured(f"few-{n}") for n in range(6)]
+            fate = await asyncio.gather(
+                it.upsert(live, *many), it.upsert(live, *few), return_exceptions=True
+            )
+            assert isinstance(fate[0], CatalogueFull)
+            assert "9 rows are needed, 8 of the 8 spare ones" in str(fate[0])
+            assert not isinstance(fate[1], BaseException)
+            assert live.spare_rows == 2
+            smaller = publish_live(tmp_path / "small", Sizes(items=12, spare=3, probes=4))
+            with pytest.raises(CatalogueFull, match="6 rows are needed, 3 of the 3 spare ones"):
+                await it.attach(smaller.folder)
+            await it.upsert(live, featured("few-1"))
+            await it.detach(live)
+
+    run(main())
+
+
+def test_messages_that_wait_together_are_kept_in_one_commit(shop: Shop, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            fate = await asyncio.gather(
+                *(it.catalogue.set_available([f"item-{n}"], False) for n in range(10)),
+                it.catalogue.set_available(["item-1"], True),
+            )
+            assert len({done.version for done in fate}) < len(fate)
+            assert "item-1" in await it.best(live, ["item-5"])
+            await it.detach(live)
+
+    run(main())
+
+
+def test_who_brings_features_does_not_wait_for_who_brings_images(
+    shop: Shop, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            encoding = asyncio.create_task(
+                it.upsert(live, *(pb.Item(item_id=f"t-{n}", title="red cup") for n in range(5)))
+            )
+            await it.upsert(live, featured("new-1"))  # the encoder's process has yet to start
+            assert not encoding.done()
+            await encoding
+            await it.detach(live)
+
+    run(main())
+
+
+def test_a_catalogue_that_is_closed_ends_what_encodes_and_refuses_changes(
+    shop: Shop, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            encoding = asyncio.create_task(
+                it.upsert(live, *(pb.Item(item_id=f"t-{n}", title="red cup") for n in range(5)))
+            )
+            await it.upsert(live, featured("new-1"))
+            await it.detach(live)
+            await it.catalogue.close()
+            with pytest.raises(Unavailable, match="stopping"):
+                await encoding
+            with pytest.raises(Unavailable, match="stopping"):
+                await it.catalogue.delete(["item-1"])
+
+    run(main())
+
+
+def test_the_width_of_features_is_the_bundles(shop: Shop, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            assert live.reader.encoders["image"].width == IMAGE_WIDTH
+            with pytest.raises(InvalidRequest, match=r"image_features has 2 numbers; expected 3"):
+                await it.upsert(live, featured("new-1", [1.0, 2.0]))
+            await it.detach(live)
+
+    run(main())
