@@ -1,6 +1,6 @@
 """A tiny bundle with everything that a live catalogue needs: item.onnx, encoders, a tokenizer.
 
-The graphs are real ones and one line each: an item's rows are its id vector plus a matrix times each
+The graphs are real ones, one line each: an item's rows are its id vector plus a matrix times each
 feature; an image's feature is the mean colour, a text's the sum of its words' vectors.
 """
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from support.live import Shown, row_of, run, shown
 from support.tiny_bundle import Shop, Sizes
-from support.tiny_live import IMAGE_WIDTH, NEWEST_S, expected_output, picture, publish_live
+from support.tiny_live import IMAGE_WIDTH, NEWEST_S, expected_output, publish_live
 
 from mmsr.engine.catalogue.live_rows import LiveRows
-from mmsr.engine.errors import CatalogueFull, InvalidRequest, Unavailable
+from mmsr.engine.errors import CatalogueFull, InvalidRequest
 from mmsr.v1 import catalogue_pb2 as pb
 
 SIZES = Sizes(items=12, spare=8, probes=4)
@@ -59,9 +59,7 @@ def test_what_was_acknowledged_is_seen_at_once_and_after_a_restart(
             await it.catalogue.set_available(["item-3"], True)
             assert ("item-3" in await it.best(live, ["new-1"])) is True
             await it.upsert(live, featured("item-2"))  # deleted, and written again
-            assert row_of(live, "item-2") == close_to(
-                expected_output(shop, trained=3, image=GIVEN)
-            )
+            assert row_of(live, "item-2") == close_to(expected_output(shop, trained=3, image=GIVEN))
             await it.detach(live)
 
     run(write())
@@ -129,46 +127,6 @@ def test_while_two_bundles_are_in_use_every_change_shows_in_both(
     run(main())
 
 
-def test_images_and_texts_go_through_the_bundles_encoders(shop: Shop, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with shown(tmp_path / "c.db") as it:
-            live = await it.attach(shop.folder)
-            item = pb.Item(item_id="new-1", title="red", image=picture((200, 100, 0)))
-            done = await it.upsert(live, item)
-            assert done.encode_us > 0
-            first = row_of(live, "new-1")
-            image_alone = expected_output(shop, image=[200.0, 100.0, 0.0])
-            assert abs(first - image_alone).max() > 0.01  # its text counts
-            again = publish_live(tmp_path / "again", SIZES, seed=2)  # with the same encoders
-            pids = it.catalogue._encoders.pids
-            other = await it.attach(again.folder)
-            assert row_of(other, "new-1") == close_to(first)
-            assert it.catalogue._encoders.pids == pids
-            # Another text encoder: the text is read again, the image's feature is not.
-            changed = publish_live(tmp_path / "changed", SIZES, seed=2, encoder_seed=5)
-            third = await it.attach(changed.folder)
-            assert abs(row_of(third, "new-1") - first).max() > 0.01
-            for model in (live, other, third):
-                await it.detach(model)
-
-    run(main())
-
-
-def test_a_message_with_one_bad_image_changes_nothing(shop: Shop, tmp_path: Path) -> None:
-    async def main() -> None:
-        async with shown(tmp_path / "c.db") as it:
-            live = await it.attach(shop.folder)
-            good = pb.Item(item_id="new-1", image=picture((1, 2, 3)))
-            bad = pb.Item(item_id="new-2", image=picture((1, 2, 3))[:60])
-            with pytest.raises(InvalidRequest, match=r"items\[1\]\.image: unreadable image"):
-                await it.upsert(live, good, bad)
-            assert it.catalogue.version == 0
-            assert "new-1" not in live.index
-            await it.detach(live)
-
-    run(main())
-
-
 def test_items_beyond_the_spare_rows_are_refused_alone(shop: Shop, tmp_path: Path) -> None:
     async def main() -> None:
         async with shown(tmp_path / "c.db") as it:
@@ -202,43 +160,6 @@ def test_messages_that_wait_together_are_kept_in_one_commit(shop: Shop, tmp_path
             assert len({done.version for done in fate}) < len(fate)
             assert "item-1" in await it.best(live, ["item-5"])
             await it.detach(live)
-
-    run(main())
-
-
-def test_who_brings_features_does_not_wait_for_who_brings_images(
-    shop: Shop, tmp_path: Path
-) -> None:
-    async def main() -> None:
-        async with shown(tmp_path / "c.db") as it:
-            live = await it.attach(shop.folder)
-            encoding = asyncio.create_task(
-                it.upsert(live, *(pb.Item(item_id=f"t-{n}", title="red cup") for n in range(5)))
-            )
-            await it.upsert(live, featured("new-1"))  # the encoder's process has yet to start
-            assert not encoding.done()
-            await encoding
-            await it.detach(live)
-
-    run(main())
-
-
-def test_a_catalogue_that_is_closed_ends_what_encodes_and_refuses_changes(
-    shop: Shop, tmp_path: Path
-) -> None:
-    async def main() -> None:
-        async with shown(tmp_path / "c.db") as it:
-            live = await it.attach(shop.folder)
-            encoding = asyncio.create_task(
-                it.upsert(live, *(pb.Item(item_id=f"t-{n}", title="red cup") for n in range(5)))
-            )
-            await it.upsert(live, featured("new-1"))
-            await it.detach(live)
-            await it.catalogue.close()
-            with pytest.raises(Unavailable, match="stopping"):
-                await encoding
-            with pytest.raises(Unavailable, match="stopping"):
-                await it.catalogue.delete(["item-1"])
 
     run(main())
 

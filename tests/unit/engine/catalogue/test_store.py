@@ -151,7 +151,7 @@ def test_a_damaged_file_is_one_clear_error(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[8192 : len(content) // 2] = b"\xa5" * (len(content) // 2 - 8192)
     path.write_bytes(content)
-    with pytest.raises(StoreDamaged, match="catalogue.db"):
+    with pytest.raises(StoreDamaged, match=r"catalogue\.db"):
         opened(path)
     path.write_text("no database at all, whatever its name says")
     with pytest.raises(StoreDamaged, match="file is not a database"):
@@ -176,5 +176,5 @@ def test_another_programs_database_and_another_schema_are_refused(tmp_path: Path
 
 def test_a_place_that_cannot_hold_a_file_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreDamaged, match="Not a directory|File exists"):
+    with pytest.raises(StoreDamaged, match=r"Not a directory|File exists"):
         opened(tmp_path / "file" / "catalogue.db")
