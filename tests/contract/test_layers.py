@@ -39,7 +39,7 @@ def import_without(blocked: tuple[str, ...], modules: list[str]) -> None:
 
 
 def test_every_module_of_serving_imports_without_torch() -> None:
-    modules = modules_of("mmsr.bundle", "mmsr.v1", "mmsr.engine")
+    modules = modules_of("mmsr.bundle", "mmsr.v1", "mmsr.oip", "mmsr.engine")
     assert len(modules) > 20
     import_without(("torch", "torchvision", "transformers"), modules)
 
@@ -58,5 +58,5 @@ def test_mmsr_stays_a_namespace(root: str) -> None:
 def test_every_package_says_that_it_is_typed() -> None:
     for package in ("training/mmsr/training", "export/mmsr/export", "engine/mmsr/engine"):
         assert (ROOT / package / "py.typed").is_file()
-    for package in ("proto/mmsr/v1", "proto/mmsr/bundle"):
+    for package in ("proto/mmsr/v1", "proto/mmsr/oip", "proto/mmsr/bundle"):
         assert (ROOT / package / "py.typed").is_file()

@@ -33,7 +33,7 @@ def test_it_holds_every_file_of_the_four_parts(wheel: zipfile.ZipFile) -> None:
     assert names == files_on_disk()
     assert "mmsr/v1/recommender_pb2.py" in names
     assert {
-        f"mmsr/{part}/py.typed" for part in ("v1", "bundle", "training", "export", "engine")
+        f"mmsr/{part}/py.typed" for part in ("v1", "oip", "bundle", "training", "export", "engine")
     } <= (names)
 
 

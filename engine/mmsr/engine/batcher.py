@@ -9,7 +9,7 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
 
@@ -22,6 +22,7 @@ Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 log = logging.getLogger(__name__)
 
+SIZE_BOUNDS = tuple(1 << power for power in range(11))  # jobs
 TIMER_RESOLUTION_S = 0.0005  # event loops round timers to a millisecond
 
 
@@ -64,6 +65,16 @@ class Counters:
 
     answered: int = 0  # jobs
     batches: int = 0
+    jobs: int = 0  # that were computed, the cancelled ones among them
+    busy_s: float = 0.0  # of the computing thread
+    sizes: list[int] = field(default_factory=lambda: [0] * (len(SIZE_BOUNDS) + 1))  # of batches
+
+    def computed(self, size: int, seconds: float) -> None:
+        """Count a batch."""
+        self.batches += 1
+        self.jobs += size
+        self.busy_s += seconds
+        self.sizes[min((size - 1).bit_length(), len(SIZE_BOUNDS))] += 1
 
 
 class Batcher(Generic[Job, Answer]):
@@ -259,7 +270,7 @@ class Batcher(Generic[Job, Answer]):
     def _deliver(self, batch: list[_Waiting[Job, Answer]], computed: _Computed[Answer]) -> None:
         size = len(batch)
         compute_us = round((computed.ended - computed.started) * 1e6)
-        self.counters.batches += 1
+        self.counters.computed(size, computed.ended - computed.started)
         for waiting, answer in zip(batch, computed.answers, strict=True):
             if waiting.future.done():  # cancelled meanwhile; setting a result would raise
                 continue

@@ -72,6 +72,7 @@ def serve(*, config: Config = None, print_config: PrintConfig = False, **flags: 
     import os
 
     from mmsr.engine.config_sources import printed, read_config
+    from mmsr.engine.log_lines import log_to_stderr
 
     given = {
         (setting.section, setting.name): flags[f"{setting.section}_{setting.name}"]
@@ -82,7 +83,8 @@ def serve(*, config: Config = None, print_config: PrintConfig = False, **flags: 
     if print_config:
         typer.echo(printed(effective), nl=False)
         return
-    _log_to_stderr(effective.config.observe.log_level)
+    observe = effective.config.observe
+    log_to_stderr(observe.log_format, observe.log_level)
     _run(effective.config)
 
 
@@ -103,18 +105,6 @@ def _loop_factory() -> "Callable[[], AbstractEventLoop] | None":
         return None
     factory: Callable[[], AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def _log_to_stderr(level: str) -> None:
-    import logging
-    import time
-
-    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s")
-    formatter.converter = time.gmtime
-    formatter.datefmt = "%Y-%m-%dT%H:%M:%S"
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main() -> None:

@@ -77,8 +77,8 @@ class ServerConfig:
         at_least(1, threads=self.threads)
         for name in ("port", "admin_port"):
             port = getattr(self, name)
-            if port is not None and not 0 <= port <= 65535:
-                raise ConfigError(f"{name} {port}; expected 0 to 65535")
+            if port is not None:
+                check_port(name, port)
         for name in CONNECTION_TIMES:
             seconds = getattr(self, name)
             if seconds is not None and not 0.001 <= seconds <= 1e6:  # milliseconds in 31 bits
@@ -176,6 +176,112 @@ class ObserveConfig:
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         Key(about="least severity that is logged", flag="--log-level"),
     ] = "INFO"
+    log_format: Annotated[
+        Literal["text", "json"], Key(about="how log lines are written", flag="--log-format")
+    ] = "text"
+    log_requests: Annotated[
+        bool,
+        Key(
+            about="log every call, not only those that fail (never what is asked or answered)",
+            flag="--log-requests/--no-log-requests",
+        ),
+    ] = False
+    metrics_host: Annotated[
+        str, Key(about="address of the Prometheus metrics", flag="--metrics-host")
+    ] = "127.0.0.1"
+    # Off, so that a second server on one machine starts as the first one did.
+    metrics_port: Annotated[
+        int | None,
+        Key(about="own TCP port of GET /metrics; 0: any free one", flag="--metrics-port"),
+    ] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Key(
+            about="collector of traces, http(s)://HOST:PORT (OTLP over gRPC; needs mmsr[otel])",
+            flag="--otlp-endpoint",
+        ),
+    ] = None
+    trace_ratio: Annotated[
+        float,
+        Key(about="share of calls traced where the caller has not decided", flag="--trace-ratio"),
+    ] = 0.01
+    channelz: Annotated[
+        bool,
+        Key(
+            about="serve grpc.channelz.v1, with the scope admin",
+            flag="--channelz/--no-channelz",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.metrics_port is not None:
+            check_port("metrics_port", self.metrics_port)
+        if not 0 <= self.trace_ratio <= 1:
+            raise ConfigError(f"trace_ratio {self.trace_ratio}; expected 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecurityConfig:
+    """Who may call, and what protects the way."""
+
+    tls_cert: Annotated[
+        Path | None, Key(about="certificate chain, PEM; read anew on change", flag="--tls-cert")
+    ] = None
+    tls_key: Annotated[
+        Path | None, Key(about="its key, PEM without a password", flag="--tls-key")
+    ] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Key(about="clients must show a certificate of this authority, PEM", flag="--tls-client-ca"),
+    ] = None
+    tokens: Annotated[
+        Path | None,
+        Key(
+            about="clients, scopes and token hashes, TOML (python -m mmsr.engine.tokens); read "
+            "anew on change",
+            flag="--tokens",
+        ),
+    ] = None
+    insecure: Annotated[
+        bool,
+        Key(
+            about="listen beyond loopback although something of TLS and tokens is off",
+            flag="--insecure/--no-insecure",
+        ),
+    ] = False
+    rate_limit: Annotated[
+        float | None,
+        Key(about="requests a second of a client that has no own rate", flag="--rate-limit"),
+    ] = None
+    rate_burst: Annotated[
+        float | None,
+        Key(
+            about="requests that it may send at once after a pause",
+            flag="--rate-burst",
+            default="as rate_limit",
+        ),
+    ] = None
+    connection_calls: Annotated[
+        int, Key(about="calls at a time on one connection; more of them wait")
+    ] = 1024
+    calls: Annotated[int, Key(about="calls at a time on all connections; more are refused")] = (
+        16_384
+    )
+
+    def __post_init__(self) -> None:
+        at_least(1, connection_calls=self.connection_calls, calls=self.calls)
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("tls_cert and tls_key belong together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigError("tls_client_ca needs tls_cert and tls_key")
+        if self.rate_limit is not None:
+            at_least(0.001, rate_limit=self.rate_limit)
+            if self.tokens is None:
+                raise ConfigError("rate_limit needs tokens: clients are told apart by them")
+        if self.rate_burst is not None:
+            at_least(1, rate_burst=self.rate_burst)
+            if self.rate_limit is None:
+                raise ConfigError("rate_burst needs rate_limit")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +294,7 @@ class ServeConfig:
     reload: ReloadConfig = field(default_factory=ReloadConfig)
     catalogue: CatalogueConfig = field(default_factory=CatalogueConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
 
 
 def default_threads() -> int:
@@ -198,6 +305,12 @@ def default_threads() -> int:
 def threads_for(cpus: int) -> int:
     """Return all CPUs less one, which is left to gRPC; at least 1."""
     return max(1, cpus - 1)
+
+
+def check_port(name: str, port: int) -> None:
+    """Raise `ConfigError` unless `port` is a TCP port, or 0."""
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"{name} {port}; expected 0 to 65535")
 
 
 def at_least(least: float, **settings: float) -> None:

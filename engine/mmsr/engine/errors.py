@@ -11,13 +11,19 @@ In the order in which a request (or a start) can meet them:
     ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
+    ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
+    ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
+    ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
     ├── UnknownLabel         no model is served under this label        NOT_FOUND
+    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── CatalogueFull        no spare row is left for another item      RESOURCE_EXHAUSTED
     ├── StoreFailed          the catalogue's store cannot be written    UNAVAILABLE
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
-    └── RunnerFailed         the computation failed                     INTERNAL
+    ├── RunnerFailed         the computation failed                     INTERNAL
+    │   └── Bug              something that nobody foresaw
+    └── CallerLeft           the caller cancelled, or its deadline came CANCELLED
 """
 
 # ruff: noqa: N818 - the classes are named after what happened, as the callers speak of it
@@ -73,8 +79,26 @@ class MessageTooLarge(EngineError):
     code = "RESOURCE_EXHAUSTED"
 
 
+class Unauthenticated(EngineError):
+    """The call carries no token, or one that is not in the server's file."""
+
+    code = "UNAUTHENTICATED"
+
+
+class PermissionDenied(EngineError):
+    """The client's token lacks the scope of the method."""
+
+    code = "PERMISSION_DENIED"
+
+
 class UnknownLabel(EngineError):
     """The request asks for a label that is not served here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownModel(EngineError):
+    """A request of the Open Inference Protocol names a model that is not here."""
 
     code = "NOT_FOUND"
 
@@ -107,6 +131,10 @@ class Overloaded(EngineError):
         self.retry_after_ms = retry_after_ms
 
 
+class RateExceeded(Overloaded):
+    """The client asks more often than it may; it may go on after `retry_after_ms`."""
+
+
 class DeadlineTooShort(EngineError):
     """The answer would come (or came) after the caller's deadline."""
 
@@ -117,9 +145,21 @@ class RunnerFailed(EngineError):
     """The computation failed; the server's log says why, the caller is not told."""
 
 
+class Bug(RunnerFailed):
+    """Something that nobody foresaw; logged with its traceback where it was met."""
+
+
+class CallerLeft(EngineError):
+    """Nobody waits for the answer any more; never sent, only counted."""
+
+    code = "CANCELLED"
+
+
 CODES = (
     NotExplainable,
     Unavailable,
+    Unauthenticated,
+    PermissionDenied,
     UnknownLabel,
     InvalidRequest,
     DeadlineTooShort,

@@ -26,6 +26,11 @@ class Health:
         self._closed = False
         self._changed = asyncio.Event()
 
+    @property
+    def serving(self) -> bool:
+        """Whether the status is SERVING."""
+        return self._serving
+
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register with a server that has not started."""
         health_pb2_grpc.add_HealthServicer_to_server(self, server)

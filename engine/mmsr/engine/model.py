@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.catalogue.placement import Placement
+from mmsr.engine.encoders import open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import NEVER, eligibility
@@ -33,7 +34,8 @@ MOST_LINES = 8  # of the bias in one run: what engines are built for
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
-    `threads` share one operator of the explain graph, which is loaded when it is first used.
+    `threads` share one operator of the graphs that are loaded when they are first used: explain and
+    the encoders.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -42,6 +44,7 @@ class SequenceModel:
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.placement = Placement()  # requests and answers speak of numbers, see there
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
+        self.encoders = open_encoders(bundle, threads)
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
@@ -105,6 +108,8 @@ class SequenceModel:
     def close(self) -> None:
         """Free the runners."""
         self.explainer.close()
+        for encoder in self.encoders.values():
+            encoder.close()
         self.runner.close()
 
 

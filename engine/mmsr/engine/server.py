@@ -21,6 +21,7 @@ from mmsr.bundle.repository import Repository
 from mmsr.engine.catalogue.face import CatalogueFace
 from mmsr.engine.catalogue.live import LiveCatalogue
 from mmsr.engine.catalogue.start import live_catalogue
+from mmsr.engine.channelz import ChannelzFace
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.deployment import Deployment, deploy
@@ -28,8 +29,11 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
+from mmsr.engine.oip import InferenceFace
 from mmsr.engine.rpc import Rpc
+from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
+from mmsr.engine.telemetry import Telemetry
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
@@ -57,26 +61,39 @@ class Server:
         self._clock: Callable[[], float] = time.monotonic
         self.deployment: Deployment | None = None
         self.serving = Serving(config.server.label)
-        self.rpc = Rpc(self._clock)
+        self.security = Security(config.security, self._clock)
+        self.telemetry = Telemetry(config.observe, self.serving)
+        self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
+        self.inference = InferenceFace(self.serving, self._clock)
         self.catalogue = live_catalogue(config.catalogue, compute.run)
         self.faces: tuple[Face, ...] = (
             RecommenderFace(self.serving),
             CatalogueFace(self.serving, self.catalogue),
+            self.inference,
         )
+        if config.observe.channelz:
+            self.faces = (*self.faces, ChannelzFace())
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
 
     async def listen(self) -> None:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
-        self._server = grpc.aio.server(options=server_options(self._config))
+        check_exposure(self._config)
+        credentials = self.security.open()
+        self._server = grpc.aio.server(
+            options=server_options(self._config),
+            maximum_concurrent_rpcs=self._config.security.calls,
+        )
         for face in self.faces:
             face.add_to(self._server, self.rpc)
         self.health.add_to(self._server)
         names = (*(face.name for face in self.faces), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
-        self.port = bind(self._server, self._config.server.host, self._config.server.port)
+        host = self._config.server.host
+        self.port = bind(self._server, host, self._config.server.port, credentials)
+        self.telemetry.start(lambda: self.health.serving, self.security)
         await self._server.start()
-        log.info("listening on %s:%d", self._config.server.host, self.port)
+        log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
@@ -123,6 +140,7 @@ class Server:
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         await self._server.stop(max(0.0, ends - self._clock()))
+        self.telemetry.stop()
         return lost
 
     async def _close_catalogue(self, catalogue: LiveCatalogue, ends: float) -> None:
@@ -195,7 +213,8 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     finally:
         lost = await server.stop()
         compute.close()
-        if not compute.join(LEAVE_S):
+        server.inference.encoding.close()
+        if not (compute.join(LEAVE_S) and server.inference.encoding.join(LEAVE_S)):
             leave(sys.exception(), lost)
 
 
@@ -238,11 +257,17 @@ def server_options(config: ServeConfig) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
         ("grpc.max_receive_message_length", config.limits.message_bytes),
+        ("grpc.max_concurrent_streams", config.security.connection_calls),
         *((name, round(1e3 * seconds)) for name, seconds in times_s.items() if seconds is not None),
     ]
 
 
-def bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
     """Bind the address and return the real port; `ListenError` says why it cannot be had."""
     try:
         # gRPC only says that it failed; the operating system says why.
@@ -251,7 +276,10 @@ def bind(server: grpc.aio.Server, host: str, port: int) -> int:
         with socket.socket(family, kind, protocol) as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(address)
-        return server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if credentials is None:
+            return server.add_insecure_port(target)
+        return server.add_secure_port(target, credentials)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
     except RuntimeError as error:
