@@ -40,7 +40,7 @@ class Shown:
 
     async def detach(self, live: LiveRows) -> None:
         """Close a model as a reload does."""
-        await self.catalogue.detach(live)
+        self.catalogue.detach(live.model)
         await self.compute.run(live.model.close)
 
     async def best(self, live: LiveRows, history: list[str], k: int = 1000) -> list[str]:

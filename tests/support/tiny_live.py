@@ -53,7 +53,7 @@ def item_graph(width: int, extra: int) -> tuple[bytes, Ports, Ports]:
     """Return item.onnx and its inputs and outputs."""
     inputs: Ports = {"id_row": ("int64", ("n",)), "id_table": ("float32", ("R", width))}
     nodes = [helper.make_node("Gather", ["id_table", "id_row"], ["sum_id"])]
-    constants = {"one": np.array([1], np.int64)}
+    constants: dict[str, npt.NDArray[Any]] = {"one": np.array([1], np.int64)}
     last = "sum_id"
     for modality, features in (
         ("image", IMAGE_WIDTH),
@@ -62,7 +62,7 @@ def item_graph(width: int, extra: int) -> tuple[bytes, Ports, Ports]:
     ):
         inputs[modality] = ("float32", ("n", features))
         inputs[f"{modality}_present"] = ("bool", ("n",))
-        constants[f"{modality}_matrix"] = weights(width)[modality]  # type: ignore[assignment]
+        constants[f"{modality}_matrix"] = weights(width)[modality]
         nodes += [
             helper.make_node("MatMul", [modality, f"{modality}_matrix"], [f"{modality}_side"]),
             helper.make_node("Cast", [f"{modality}_present"], [f"{modality}_1"], to=1),
@@ -101,7 +101,11 @@ def text_graph(encoder_seed: int) -> tuple[bytes, Ports, Ports]:
     inputs: Ports = {"input_ids": ("int64", ("B", "T")), "attention_mask": ("int64", ("B", "T"))}
     outputs: Ports = {"feature": ("float32", ("B", TEXT_WIDTH))}
     words = weights(1, encoder_seed)["words"]
-    constants = {"words": words, "one": np.array([1], np.int64), "two": np.array([2], np.int64)}
+    constants: dict[str, npt.NDArray[Any]] = {
+        "words": words,
+        "one": np.array([1], np.int64),
+        "two": np.array([2], np.int64),
+    }
     nodes = [
         helper.make_node("Gather", ["words", "input_ids"], ["vectors"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=1),

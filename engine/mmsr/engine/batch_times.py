@@ -15,6 +15,11 @@ class BatchTimes:
         known_s = self._average_s.get(bucket, seconds)
         self._average_s[bucket] = known_s + WEIGHT * (seconds - known_s)
 
+    def lower(self, other: "BatchTimes") -> None:
+        """Take over what the other has measured, where it is less."""
+        for bucket, seconds in other._average_s.items():
+            self._average_s[bucket] = min(seconds, self._average_s.get(bucket, seconds))
+
     def predict(self, size: int) -> float:
         """Return the seconds that a batch takes; 0 before the first measurement.
 

@@ -29,10 +29,10 @@ class ComputeThread:
     `join` tells whether it may.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str = "compute") -> None:
         self._loop = loop
         self._tasks: SimpleQueue[tuple[Callable[[], object], Done] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -75,3 +75,5 @@ class ComputeThread:
             except Exception as error:  # outermost: this thread must outlive every failure
                 failure = error
             self._loop.call_soon_threadsafe(done, result, failure)
+            # What it worked with may go now, not when the next task comes.
+            del task, call, done, result, failure

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
 
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
@@ -143,9 +145,22 @@ class ReloadConfig:
         bool, Key(about="follow the labels of the repository", flag="--watch/--no-watch")
     ] = True
     poll_s: Annotated[float, Key(about="how often the labels are looked at")] = 1.0
+    share: Annotated[
+        float, Key(about="of a core's time, what opening a bundle takes while others are answered")
+    ] = 0.25
+    nice: Annotated[
+        int, Key(about="0 to 19: by how much the trial of a bundle stands back for other processes")
+    ] = 10
+    limit_s: Annotated[
+        float, Key(about="time for the trial of a bundle, which runs in a process of its own")
+    ] = 600.0
 
     def __post_init__(self) -> None:
-        at_least(0.01, poll_s=self.poll_s)
+        at_least(0.01, poll_s=self.poll_s, share=self.share, limit_s=self.limit_s)
+        if self.share > 1:
+            raise ConfigError(f"share {self.share}; expected 0.01 to 1")
+        if not 0 <= self.nice <= 19:
+            raise ConfigError(f"nice {self.nice}; expected 0 to 19")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +188,7 @@ class ObserveConfig:
     """What the server tells of itself."""
 
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"],
+        LogLevel,
         Key(about="least severity that is logged", flag="--log-level"),
     ] = "INFO"
     log_format: Annotated[

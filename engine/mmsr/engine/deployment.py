@@ -2,84 +2,188 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
-from mmsr.engine.catalogue.live import LiveCatalogue
-from mmsr.engine.catalogue.live_rows import LiveRows
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel, open_model
-from mmsr.engine.probe import ProbeReport, prove
+from mmsr.engine.pace import Rest, no_rest
+from mmsr.engine.probe import describe, prove
 from mmsr.engine.service import ModelFacts, Service
 
 log = logging.getLogger(__name__)
 
 WARM_UP_ROUNDS = 2  # the first one touches memory for the first time; the last is measured
+BRIEF_USERS = 32  # of the probe set, where a process of its own has compared all of them
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Deployment:
     """One bundle in use."""
 
     model: SequenceModel
     batcher: Batcher[RowRequest, RowAnswer]
     service: Service
-    live: LiveRows | None = None  # what changes of it; None without a live catalogue
+    times: BatchTimes = field(default_factory=BatchTimes)  # the batcher's
+    loaded_at: str = field(default_factory=lambda: utc_now())  # ISO 8601, UTC
+    lease: ExitStack = field(default_factory=ExitStack)  # keeps the bundle from being pruned
+
+    def close(self) -> None:
+        """Free what computes, and let the bundle be pruned; nothing uses it any more."""
+        self.model.close()
+        self.lease.close()
+
+
+class Carrier(Protocol):
+    """Brings along what a bundle does not hold: the changes of a catalogue that lives.
+
+    For each deployment, at the start of the server too, in this order: `carry`, `complete`, and
+    later `leave`. One deployment may answer under several labels; it is carried over once.
+    """
+
+    async def carry(self, new: Deployment) -> None:
+        """Bring every change until now into `new`, which is proven and does not answer yet.
+
+        May take long and must not compute on the event loop. What it raises ends the load: the old
+        deployment goes on, and `leave` is called for the new one.
+        """
+
+    def complete(self, new: Deployment) -> None:
+        """Bring what has changed since `carry` into `new`; the next request is answered by it.
+
+        On the event loop's thread, so no request and no write comes between. Changes to come go
+        into it too.
+        """
+
+    def leave(self, old: Deployment) -> None:
+        """Change `old` no more: no new request meets it, though its last ones may still run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A bundle that was proven and warmed up in some thread."""
+
+    model: SequenceModel
+    items: ItemIndex
+    times: BatchTimes
 
 
 async def deploy(
+    folder: Path, config: ServeConfig, compute: ComputeThread, clock: Callable[[], float]
+) -> Deployment:
+    """Verify, load, prove and warm up a bundle in `compute`, as fast as it goes.
+
+    `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
+    """
+    opened = await compute.run(lambda: open_whole(folder, config, clock))
+    return assembled(opened, config, compute, clock)
+
+
+def open_whole(folder: Path, config: ServeConfig, clock: Callable[[], float]) -> Opened:
+    """Verify, load, prove and warm up; blocks."""
+    started = clock()
+    model = open_model(folder, threads=config.server.threads)
+    log.info("verified bundle %s in %.1f s", model.version, clock() - started)
+    return _tried(model, config, clock, None)
+
+
+def open_beside(
     folder: Path,
     config: ServeConfig,
-    compute: ComputeThread,
     clock: Callable[[], float],
-    catalogue: LiveCatalogue | None = None,
-) -> Deployment:
-    """Verify, load, prove and warm up a bundle; each step runs in `compute`.
+    before: BatchTimes | None,
+    rest: Rest,
+) -> Opened:
+    """Load a bundle that `Proof` has proven, while others are answered; blocks.
 
-    Then it is shown what `catalogue` holds; whoever closes its model calls `catalogue.detach`
-    before. `BundleError`: something in it is wrong. `ProbeFailed`: it does not answer like PyTorch.
+    Measured beside requests a batch seems slower than it is: where `before`, the times of the
+    deployment that answers now, are shorter, they hold.
     """
-    started = clock()
-    model = await compute.run(lambda: open_model(folder, threads=config.server.threads))
+    model = open_model(folder, threads=config.server.threads, verified=True, rest=rest)
+    with ExitStack() as failing:
+        failing.callback(model.close)
+        opened = _tried(model, config, clock, BRIEF_USERS, before, rest)
+        failing.pop_all()
+    return opened
+
+
+def _tried(
+    model: SequenceModel,
+    config: ServeConfig,
+    clock: Callable[[], float],
+    users: int | None,
+    before: BatchTimes | None = None,
+    rest: Rest = no_rest,
+) -> Opened:
     items = ItemIndex(model.bundle.catalogue)
-    log.info("verified bundle %s in %.1f s", model.version, clock() - started)
-    report = await compute.run(lambda: prove(model))
+    rest()
+    report = prove(model, users)
     log.info("probed: %s", describe(report))
     report.check()
-    times = await compute.run(lambda: warm_up(model, config.batch.max_batch, len(items), clock))
+    rest()
+    max_batch = config.batch.max_batch
+    times = warm_up(model, max_batch, clock, rest)
+    if before is not None:
+        times.lower(before)
     log.info(
         "warmed up: batch of 1 %.2f ms, of %d %.2f ms",
         1e3 * times.predict(1),
-        config.batch.max_batch,
-        1e3 * times.predict(config.batch.max_batch),
+        max_batch,
+        1e3 * times.predict(max_batch),
     )
+    return Opened(model=model, items=items, times=times)
+
+
+def assembled(
+    opened: Opened,
+    config: ServeConfig,
+    compute: ComputeThread,
+    clock: Callable[[], float],
+    lease: ExitStack | None = None,
+) -> Deployment:
+    """Put a batcher and a service before an open model; on the event loop's thread."""
+    model = opened.model
     batcher = Batcher[RowRequest, RowAnswer](
-        model.recommend, compute, config.batch, clock=clock, times=times
+        model.recommend, compute, config.batch, clock=clock, times=opened.times
     )
-    live = None if catalogue is None else await catalogue.attach(model)
     facts = ModelFacts(model.version, model.max_length, model.bundle.manifest.exclude_seen)
-    service = Service(live.index if live else items, batcher, facts, config.limits)
-    return Deployment(model=model, batcher=batcher, service=service, live=live)
+    return Deployment(
+        model=model,
+        batcher=batcher,
+        service=Service(opened.items, batcher, facts, config.limits),
+        times=opened.times,
+        lease=lease or ExitStack(),
+    )
 
 
 def warm_up(
-    model: SequenceModel, max_batch: int, items: int, clock: Callable[[], float]
+    model: SequenceModel, max_batch: int, clock: Callable[[], float], rest: Rest = no_rest
 ) -> BatchTimes:
-    """Run the smallest and the largest batch with the shortest and the longest histories."""
+    """Run batches of every power of two with the shortest and the longest histories."""
+    items = model.bundle.manifest.tables.items
     times = BatchTimes()
-    for size in (1, max_batch):
+    for size in sizes_up_to(max_batch):
         for length in (1, model.max_length):
             batch = warm_up_batch(size, length, items)
             for _ in range(WARM_UP_ROUNDS):
                 started = clock()
                 model.recommend(batch)
                 spent_s = clock() - started
+                rest()
         times.record(size, spent_s)
     return times
+
+
+def sizes_up_to(max_batch: int) -> list[int]:
+    """Return the powers of two below `max_batch`, and `max_batch`."""
+    return [*(1 << n for n in range(max_batch.bit_length()) if 1 << n < max_batch), max_batch]
 
 
 def warm_up_batch(size: int, length: int, items: int) -> list[RowRequest]:
@@ -88,11 +192,6 @@ def warm_up_batch(size: int, length: int, items: int) -> list[RowRequest]:
     return [RowRequest(history, history, min(10, items)) for _ in range(size)]
 
 
-def describe(report: ProbeReport) -> str:
-    """Return the report as half a line of text."""
-    return (
-        f"{report.users} users, overlap@{report.k} {report.overlap:.4f}, with filters "
-        f"{report.filtered.overlap:.4f}, largest score error "
-        f"{report.max_abs_error:.1e}, NDCG@10 {report.ndcg:.4f} (PyTorch "
-        f"{report.ndcg_reference:.4f})"
-    )
+def utc_now() -> str:
+    """Return the time, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

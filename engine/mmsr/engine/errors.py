@@ -8,6 +8,9 @@ In the order in which a request (or a start) can meet them:
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
     ├── StoreDamaged         the catalogue's store cannot be opened     (not serving yet)
     ├── NotLive              the catalogue does not change here         FAILED_PRECONDITION
+    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
     ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
@@ -59,6 +62,24 @@ class NotLive(EngineError):
     """The server was started without a catalogue that lives."""
 
     code = "FAILED_PRECONDITION"
+
+
+class LoadFailed(EngineError):
+    """A bundle is not fit to be served; what was served goes on."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class LoadUnderWay(EngineError):
+    """Another bundle is being loaded; the caller may ask again."""
+
+    code = "ABORTED"
+
+
+class UnknownBundle(EngineError):
+    """The repository has no such bundle, or no such label."""
+
+    code = "NOT_FOUND"
 
 
 class NotExplainable(EngineError):

@@ -7,7 +7,7 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 # N items in the catalogue
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -107,15 +107,21 @@ class SequenceModel:
 
     def close(self) -> None:
         """Free the runners."""
-        self.explainer.close()
-        for encoder in self.encoders.values():
-            encoder.close()
-        self.runner.close()
+        with self.placement.lock:
+            self.explainer.close()
+            for encoder in self.encoders.values():
+                encoder.close()
+            self.runner.close()
 
 
-def open_model(folder: Path, *, threads: int) -> SequenceModel:
-    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it."""
-    bundle = open_bundle(folder)
+def open_model(
+    folder: Path, *, threads: int, verified: bool = False, rest: Callable[[], None] = lambda: None
+) -> SequenceModel:
+    """Open and verify a bundle and load its graph; `BundleError` says what is wrong with it.
+
+    `verified` and `rest` as in `open_bundle`.
+    """
+    bundle = open_bundle(folder, verified=verified, rest=rest)
     runner = open_onnx(bundle.sequence_path, bundle.sequence_spec, threads=threads)
     model = SequenceModel(bundle, runner, threads=threads)
     model.bind()

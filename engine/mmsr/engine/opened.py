@@ -5,7 +5,7 @@ Knows files, sizes and types; computes nothing.
 
 # C rows of the item tables, N items (rows 1 to N), W input columns, D output columns
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,13 +88,19 @@ class OpenedBundle:
         return sources_of(self.manifest)
 
 
-def open_bundle(folder: Path) -> OpenedBundle:
-    """Verify hashes, names, sizes and types; `BundleError` names the file that is wrong."""
+def open_bundle(
+    folder: Path, *, verified: bool = False, rest: Callable[[], None] = lambda: None
+) -> OpenedBundle:
+    """Verify hashes, names, sizes and types; `BundleError` names the file that is wrong.
+
+    `verified`: the hashes were compared just now. `rest` is called between pieces of the work.
+    """
     manifest = load_manifest(folder)
-    verify_files(folder, manifest)
+    if not verified:
+        verify_files(folder, manifest)
     _check_manifest(folder, manifest)
     sizes = manifest.tables
-    catalogue = load_catalogue(folder)
+    catalogue = load_catalogue(folder, rest)
     _check_catalogue(folder / CATALOGUE, catalogue, sizes.items)
     return OpenedBundle(
         folder=folder,

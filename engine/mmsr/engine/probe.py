@@ -91,11 +91,27 @@ def run_probe(bundle_folder: Path, *, threads: int = 1) -> ProbeReport:
         model.close()
 
 
-def prove(model: SequenceModel) -> ProbeReport:
-    """Compare an open model with PyTorch's answers in its bundle."""
+def describe(report: ProbeReport) -> str:
+    """Return the report as half a line of text."""
+    return (
+        f"{report.users} users, overlap@{report.k} {report.overlap:.4f}, with filters "
+        f"{report.filtered.overlap:.4f}, largest score error "
+        f"{report.max_abs_error:.1e}, NDCG@10 {report.ndcg:.4f} (PyTorch "
+        f"{report.ndcg_reference:.4f})"
+    )
+
+
+def prove(model: SequenceModel, users: int | None = None) -> ProbeReport:
+    """Compare an open model with PyTorch's answers in its bundle.
+
+    `users`: how many of the probe set are enough; those with the shortest and the longest histories
+    are among them. All of them otherwise.
+    """
     bundle = model.bundle
     items = bundle.manifest.tables.items
     probe = load_probe(bundle.folder, items)
+    if users is not None:
+        probe = probe.of(spread(probe.length_P, users))
     try:
         found = probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
         return replace(found, precision=precision_of(bundle.manifest))

@@ -31,6 +31,10 @@ class ProbeSet:
     top_rows_PK: Rows  # best first
     top_scores_PK: Floats
 
+    def of(self, users: Rows) -> "ProbeSet":
+        """Return some of the users, by their places."""
+        return ProbeSet(**{name: array[users] for name, array in vars(self).items()})
+
     def save(self, folder: Path) -> None:
         """Write `folder/probe.npz`."""
         arrays = {_in_file(name): array for name, array in vars(self).items()}

@@ -20,6 +20,7 @@ from mmsr.engine.errors import (
     Overloaded,
     RateExceeded,
 )
+from mmsr.engine.flights import Flights
 from mmsr.engine.wire import REQUEST_ID, RETRY_AFTER
 
 if TYPE_CHECKING:  # gRPC's own class has no parameters at run time
@@ -105,6 +106,12 @@ class Rpc:
         self.gatekeeper = gatekeeper
         self.meter = meter
         self.last_call = clock()
+        self.flights = Flights()  # of calls with one request
+
+    @property
+    def guarded(self) -> bool:
+        """Whether callers are asked who they are."""
+        return self.gatekeeper is not None
 
     def unary(
         self, method: str, request_type: type[Request], answer: Unary[Request, Response]
@@ -113,6 +120,7 @@ class Rpc:
         count = counter_of(request_type)
 
         async def handle(message: bytes, context: Context) -> Response | None:
+            era = self.flights.begin()
             call = self._arrive(method)
             request, response, error = None, None, None
             try:
@@ -131,6 +139,7 @@ class Rpc:
                 error = self._bug(call, context)
                 await abort(context, error)
             finally:
+                self.flights.end(era)
                 self._leave(call, context, error, (request, response))
 
         return grpc.unary_unary_rpc_method_handler(handle, response_serializer=serialise)

@@ -18,6 +18,10 @@ from grpc_reflection.v1alpha import reflection
 
 from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
+from mmsr.engine.admin_control import DRAINING, SERVING, Control
+from mmsr.engine.admin_face import AdminFace
+from mmsr.engine.batcher import Batcher
+from mmsr.engine.catalogue.carrier import CatalogueCarrier
 from mmsr.engine.catalogue.face import CatalogueFace
 from mmsr.engine.catalogue.live import LiveCatalogue
 from mmsr.engine.catalogue.start import live_catalogue
@@ -29,7 +33,11 @@ from mmsr.engine.errors import ConfigError, ListenError, Unavailable
 from mmsr.engine.face import RecommenderFace
 from mmsr.engine.health import SERVICE_NAME as HEALTH_NAME
 from mmsr.engine.health import Health
+from mmsr.engine.loader import Loader
 from mmsr.engine.oip import InferenceFace
+from mmsr.engine.reload import Reloader
+from mmsr.engine.reload_watch import Watch
+from mmsr.engine.rows import RowAnswer, RowRequest
 from mmsr.engine.rpc import Rpc
 from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
@@ -39,6 +47,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
 QUIET_S = 0.1  # without a call once they are refused: the callers have found out
 REFUSE_S = 2.0  # for callers that do not mind being refused
+ADMIN_GRACE_S = 1.0  # for the operator's calls, when everything else is answered
 LEAVE_S = 1.0  # for the computing thread to end when there is nothing left to wait for
 log = logging.getLogger(__name__)
 
@@ -58,14 +67,26 @@ class Server:
     def __init__(self, config: ServeConfig, compute: ComputeThread) -> None:
         self._config = config
         self._compute = compute
+        self._loading = ComputeThread(asyncio.get_running_loop(), "loading")
+        self._files = ComputeThread(asyncio.get_running_loop(), "files")
         self._clock: Callable[[], float] = time.monotonic
-        self.deployment: Deployment | None = None
         self.serving = Serving(config.server.label)
         self.security = Security(config.security, self._clock)
         self.telemetry = Telemetry(config.observe, self.serving)
         self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
+        self.loader = loader = Loader(config, compute, self._loading, self._clock)
+        self.reloader = Reloader(
+            self.serving, loader, self.rpc.flights, self._clock, config.server.labels
+        )
+        self.reloader.listeners.append(self.telemetry.reloads.ended)
+        self.watch = Watch(loader.repository, self.reloader, self._files, config.reload.poll_s)
+        self.control = Control(
+            self.serving, self.reloader, loader.repository, self._files, self._clock
+        )
         self.inference = InferenceFace(self.serving, self._clock)
         self.catalogue = live_catalogue(config.catalogue, compute.run)
+        if self.catalogue is not None:
+            self.reloader.carrier = CatalogueCarrier(self.catalogue)
         self.faces: tuple[Face, ...] = (
             RecommenderFace(self.serving),
             CatalogueFace(self.serving, self.catalogue),
@@ -73,11 +94,23 @@ class Server:
         )
         if config.observe.channelz:
             self.faces = (*self.faces, ChannelzFace())
+        self._admin = AdminFace(self.control)
+        if config.server.admin_port is None and self.rpc.guarded:
+            self.faces = (*self.faces, self._admin)
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
+        self.admin_port = 0  # likewise; 0 without one of its own
+        self._admin_server: grpc.aio.Server | None = None
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """What answers where a request names no label."""
+        return self.serving.deployments.get(self._config.server.label)
 
     async def listen(self) -> None:
         """Answer health checks (NOT_SERVING) from now on; `ListenError` if the port is taken."""
+        self._loading.start()
+        self._files.start()
         check_exposure(self._config)
         credentials = self.security.open()
         self._server = grpc.aio.server(
@@ -95,30 +128,62 @@ class Server:
         await self._server.start()
         log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
 
+        if self._config.server.admin_port is not None:
+            await self._listen_to_admin(self._config.server.admin_port, credentials)
+
+    async def _listen_to_admin(self, port: int, credentials: grpc.ServerCredentials | None) -> None:
+        host = self._config.server.admin_host
+        self._admin_server = grpc.aio.server(options=server_options(self._config))
+        self._admin.add_to(self._admin_server, self.rpc)
+        names = (self._admin.name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._admin_server)
+        self.admin_port = bind(self._admin_server, host, port, credentials)
+        await self._admin_server.start()
+        log.info("listening on %s:%d, Admin alone", host, self.admin_port)
+
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
-        if self.catalogue is not None and self.deployment is None:
+        deployment = await deploy(folder, self._config, self._compute, self._clock)
+        if self.catalogue is not None:
             await self.catalogue.open()
-        deployment = await deploy(folder, self._config, self._compute, self._clock, self.catalogue)
+            await CatalogueCarrier(self.catalogue).carry(deployment)
+        self.serving.use(self._config.server.label, deployment)
+        self._ready()
+
+    async def load_labels(self) -> None:
+        """Load what the labels name, then answer with it."""
+        if self.catalogue is not None:
+            await self.catalogue.open()
+        places = await self.watch.begin()
+        missing = [label for label, place in places.items() if place is None]
+        if self._config.server.label in missing:  # gone since the server began to start
+            self.loader.repository.history(self._config.server.label)
+        for label in missing:
+            log.warning("the repository has no label %r yet; it is served once there is", label)
+        await self.reloader.begin(
+            {label: place.bundle_id for label, place in places.items() if place is not None}
+        )
+        self._ready()
+
+    def _ready(self) -> None:
         # What is loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        self.deployment = deployment
-        self.serving.use(self._config.server.label, deployment)
+        self.control.state = SERVING
         self.health.set(serving=True)
 
     def announce(self) -> None:
         """Log what is served, and where."""
-        assert self.deployment is not None
-        deployment = self.deployment
-        log.info(
-            "serving %s on %s:%d, %s items, runner %s",
-            deployment.model.version,
-            self._config.server.host,
-            self.port,
-            f"{len(deployment.service.items):,}",
-            deployment.model.runner.name,
-        )
+        for label, deployment in self.serving.deployments.items():
+            log.info(
+                "serving %s on %s:%d, %s items, runner %s%s",
+                deployment.model.version,
+                self._config.server.host,
+                self.port,
+                f"{len(deployment.service.items):,}",
+                deployment.model.runner.name,
+                f", label {label}" if len(self.serving.deployments) > 1 else "",
+            )
 
     async def stop(self) -> int:
         """Say NOT_SERVING, go on answering for a while, then refuse what is new, and close.
@@ -126,20 +191,30 @@ class Server:
         Returns how many requests were lost because the time of grace was over.
         """
         ends = self._clock() + self._config.server.grace_s
+        self.control.state = DRAINING
+        self.control.stop = None
+        self.loader.stop()
         self.health.set(serving=False)
-        lost = 0
         if self.deployment is not None:
             # Whoever has not heard of it yet still sends, and is answered.
             lame_ends = min(ends, self._clock() + self._config.server.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
-        if self.deployment is not None:
-            lost = await self._drain(self.deployment, ends)
+        batchers = dict.fromkeys(
+            deployment.batcher
+            for deployment in (*self.serving.deployments.values(), *self.reloader.retiring)
+        )
+        lost = sum(await asyncio.gather(*(self._drain(batcher, ends) for batcher in batchers)))
         if self.catalogue is not None:
             await self._close_catalogue(self.catalogue, ends)
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
+        left_s = max(0.0, ends - self._clock())
+        if self._admin_server is not None:
+            await self._admin_server.stop(min(ADMIN_GRACE_S, left_s))
         await self._server.stop(max(0.0, ends - self._clock()))
+        self._loading.close()
+        self._files.close()
         self.telemetry.stop()
         return lost
 
@@ -150,9 +225,8 @@ class Server:
         except TimeoutError:
             log.error("changes of the catalogue are not acknowledged: the time of grace is over")
 
-    async def _drain(self, deployment: Deployment, ends: float) -> int:
+    async def _drain(self, batcher: Batcher[RowRequest, RowAnswer], ends: float) -> int:
         """Answer what is queued; return how many requests cannot be before the clock's `ends`."""
-        batcher = deployment.batcher
         waiting = batcher.unanswered
         try:
             await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
@@ -171,6 +245,15 @@ class Server:
         )
         return 0
 
+    def has_ended(self, limit_s: float) -> bool:
+        """Wait up to `limit_s` for the thread that loads to end; return whether it has."""
+        return self._loading.join(limit_s)
+
+    async def follow_labels(self) -> None:
+        """Serve what the labels name, as they move, until cancelled."""
+        if self._config.reload.watch:
+            await self.watch.run()
+
     async def _wait_for_quiet(self, quiet_s: float, ends: float) -> None:
         """Return when no call has come for `quiet_s`, or at the clock's `ends`.
 
@@ -187,15 +270,7 @@ class Server:
 
 async def serve(config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT; raise what the start of the server raises."""
-    repository = Repository(config.server.repository)
-    with repository.hold(
-        repository.resolve(config.server.label).name
-    ) as folder:  # never pruned meanwhile
-        await serve_bundle(config, folder)
-
-
-async def serve_bundle(config: ServeConfig, folder: Path) -> None:
-    """Serve the bundle in `folder`; see `serve`."""
+    Repository(config.server.repository).resolve(config.server.label)  # told before it listens
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOP_SIGNALS:
@@ -205,17 +280,25 @@ async def serve_bundle(config: ServeConfig, folder: Path) -> None:
     await server.listen()
     compute.start()
     try:
-        if await loaded(server.load(folder), stopping):
+        if await loaded(server.load_labels(), stopping):
+            server.control.stop = stopping.set
             with port_file(config.server.port_file, server.port):
                 server.announce()
-                await stopping.wait()
+                await loaded(forever(server.follow_labels()), stopping)
         log.info("stopping")
     finally:
         lost = await server.stop()
         compute.close()
         server.inference.encoding.close()
-        if not (compute.join(LEAVE_S) and server.inference.encoding.join(LEAVE_S)):
+        ended = (compute.join, server.has_ended, server.inference.encoding.join)
+        if not all(has_ended(LEAVE_S) for has_ended in ended):
             leave(sys.exception(), lost)
+
+
+async def forever(work: Coroutine[None, None, None]) -> None:
+    """Do some work, and then nothing, until cancelled."""
+    await work
+    await asyncio.Event().wait()
 
 
 def leave(failure: BaseException | None, lost: int) -> NoReturn:

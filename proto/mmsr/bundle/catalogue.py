@@ -1,7 +1,9 @@
 """The items of a bundle: the shop's ids, in the order of the table rows."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,7 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import atomic_path
 
 CATALOGUE = "catalogue.parquet"
+PIECE = 2048  # values: about a millisecond
 SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),
@@ -48,20 +51,31 @@ class Catalogue:
             pq.write_table(table, temporary)
 
 
-def load_catalogue(folder: Path) -> Catalogue:
-    """Read `folder/catalogue.parquet`."""
+def load_catalogue(folder: Path, rest: Callable[[], None] = lambda: None) -> Catalogue:
+    """Read `folder/catalogue.parquet`; `rest` is called after each piece of a millisecond or so."""
     path = folder / CATALOGUE
     try:
         table = pq.read_table(path, schema=SCHEMA)
     except (OSError, pa.ArrowException) as error:
         raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
     catalogue = Catalogue(
-        item_ids=table["item_id"].to_pylist(),
-        titles=table["title"].to_pylist(),
-        categories=[c or [] for c in table["categories"].to_pylist()],
+        item_ids=list(_values(table["item_id"], rest)),
+        titles=list(_values(table["title"], rest)),
+        categories=[c or [] for c in _values(table["categories"], rest)],
         available=table["available"].to_numpy(),
         popularity=table["popularity"].to_numpy(),
     )
-    if len(set(catalogue.item_ids)) != len(catalogue):
+    distinct: set[str] = set()
+    for start in range(0, len(catalogue), PIECE):
+        distinct.update(catalogue.item_ids[start : start + PIECE])
+        rest()
+    if len(distinct) != len(catalogue):
         raise BundleError(f"{path}: an item id stands twice; export the model again")
     return catalogue
+
+
+def _values(column: pa.ChunkedArray, rest: Callable[[], None]) -> Iterator[Any]:
+    """Give a column's values; pyarrow holds the interpreter while it makes them."""
+    for start in range(0, len(column), PIECE):
+        yield from column.slice(start, PIECE).to_pylist()
+        rest()

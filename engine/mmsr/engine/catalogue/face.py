@@ -120,9 +120,7 @@ class CatalogueFace:
             raise NotLive(
                 "the catalogue does not change here: the server was started without --catalogue"
             )
-        live = self._serving.deployment().live
-        assert live is not None
-        return self._catalogue, live
+        return self._catalogue, self._catalogue.shown(self._serving.deployment().model)
 
 
 def _page_size(asked: int, limits: CatalogueLimits) -> int:

@@ -64,6 +64,7 @@ class LiveCatalogue:
         self._clocks = clocks
         self._waiting = self._waiting_bytes = 0
         self._store: CatalogueStore | None = None
+        self._shown: dict[SequenceModel, LiveRows] = {}
         self._pump: Pump | None = None
         self._working: asyncio.Task[None] | None = None
         self._threads = {
@@ -77,7 +78,7 @@ class LiveCatalogue:
         return self._running().version
 
     async def open(self) -> None:
-        """Open the store; `StoreDamaged` says what is wrong with it."""
+        """Open the store, once; `StoreDamaged` says what is wrong with it."""
         self._store = await self._in("write", self._open_store)
         group = self.limits.group
         self._pump = Pump(self._store, self._encoders, self._compute, self._clocks.utc, group)
@@ -89,11 +90,17 @@ class LiveCatalogue:
         Before it serves. `CatalogueFull`: its spare rows are too few for them.
         """
         began, pump = self._clocks.monotonic(), self._running()
-        live = LiveRows(model)
-        await self._in("carry", live.reader.projector.open)
-        reached = pump.version
-        carried = await pump.carry_over(live, 0, partial(self._in, "carry"))
-        await pump.submit(Attach(live, reached))
+        live = self._shown[model] = LiveRows(model)
+        attached = False
+        try:
+            await self._in("carry", live.reader.projector.open)
+            reached = pump.version
+            carried = await pump.carry_over(live, 0, partial(self._in, "carry"))
+            await pump.submit(Attach(live, reached))
+            attached = True
+        finally:
+            if not attached:
+                self.detach(model)
         log.info(
             "catalogue at version %d: %d of its items are known to bundle %s, %d rows are "
             "spare (%.1f s)",
@@ -105,12 +112,20 @@ class LiveCatalogue:
         )
         return live
 
-    async def detach(self, live: LiveRows) -> None:
-        """Show a model nothing more; before it is closed."""
-        pump = self._running()
-        if live in pump.attached:
-            pump.attached.remove(live)
-        await self._in("write", live.reader.projector.close)
+    def detach(self, model: SequenceModel) -> None:
+        """Show a model nothing more; then it may be closed."""
+        live = self._shown.pop(model, None)
+        if live is None:  # it could not be attached
+            return
+        live.left = True
+        attached = self._running().attached
+        if live in attached:
+            attached.remove(live)
+        self._threads["write"].submit(live.reader.projector.close)
+
+    def shown(self, model: SequenceModel) -> LiveRows:
+        """Return the changing part of a model that was attached."""
+        return self._shown[model]
 
     async def upsert(self, drafts: Sequence[Draft]) -> Done:
         """Encode, keep and show items. `InvalidRequest`: an image cannot be used."""

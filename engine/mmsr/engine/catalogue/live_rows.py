@@ -71,6 +71,7 @@ class LiveRows:
         self._free = deque(range(sizes.items + 1, sizes.capacity))
         self._fresh = set(self._free)  # rows that never held an item
         self._spare = len(self._free)
+        self.left = False  # it is shown nothing more, and may be closed
 
     @property
     def spare_rows(self) -> int:
@@ -133,7 +134,9 @@ class LiveRows:
         Returns the rows that no item has any more.
         """
         model, left = self.model, []
-        with model.placement.lock:
+        with model.placement.lock:  # which closing takes too
+            if self.left:
+                return []
             if plan.rows is not None:
                 write_rows(model.bundle, [put.row for put in plan.puts], plan.rows)
             for put in plan.puts:
@@ -153,7 +156,7 @@ class LiveRows:
                 model.filters.remove_item(row)
             for number, available in plan.switches:
                 model.filters.set_available(model.placement.row(number), available)
-        model.bind()
+            model.bind()
         return [row for row in left if row != NOWHERE]
 
     def show(self, plan: Plan, left: Sequence[int]) -> None:

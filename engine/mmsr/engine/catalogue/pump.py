@@ -125,7 +125,8 @@ class Pump:
         job = group[0].job
         if isinstance(job, Attach):
             await self.carry_over(job.live, job.reached, write)
-            self.attached.append(job.live)
+            if not job.live.left:
+                self.attached.append(job.live)
             outcomes = [Done(self.version)]
         else:
             jobs = [waiting.job for waiting in group if not isinstance(waiting.job, Attach)]
@@ -189,7 +190,8 @@ class Pump:
 
     async def _show(self, live: LiveRows, plan: Plan) -> None:
         left = await self._compute(partial(live.apply, plan))
-        live.show(plan, left)
+        if not live.left:
+            live.show(plan, left)
 
 
 def _change(write: Write) -> Change:

@@ -132,7 +132,7 @@ def test_after_any_changes_answers_are_those_of_brute_force_over_a_dict(
             write(live, switch(item_id, available))
             if item_id in known:
                 known[item_id] = known[item_id]._replace(available=available)
-    history = [item_id for item_id in ("item-5", "item-1", "new-1") if item_id in known]
+    history: list[str] = [i for i in ("item-5", "item-1", "new-1") if i in known]
     state = np.mean([known[item_id].inputs_W[:width] for item_id in history], axis=0)
     right = {i: float(of.outputs_D @ state) for i, of in known.items() if of.available}
     found = all_of(live, history)

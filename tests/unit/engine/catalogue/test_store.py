@@ -129,7 +129,7 @@ def test_features_made_later_are_kept_unless_the_item_has_changed(store: SqliteS
 
 def test_a_failed_commit_changes_nothing(store: SqliteStore) -> None:
     store.commit([one("a", 1)], 1)
-    broken = one("c", 2)._replace(image=object())
+    broken = one("c", 2)._replace(image=object())  # type: ignore[arg-type]
     with pytest.raises(StoreFailed, match="cannot be written"):
         store.commit([one("b", 2), broken], 2)
     assert store.version() == 1

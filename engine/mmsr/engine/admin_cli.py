@@ -1,0 +1,147 @@
+"""`python -m mmsr.engine.admin TARGET COMMAND`: asks a server's Admin service, prints a table."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mmsr.bundle.terminal import run
+
+if TYPE_CHECKING:
+    from mmsr.engine.admin_client import AdminClient, ServedModel, ServerStatus
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Label = Annotated[str, typer.Option(help="A label; default: the server's own.")]
+Version = Annotated[
+    str, typer.Argument(help="Id of a bundle in the repository.", metavar="BUNDLE_ID")
+]
+
+
+@app.callback()
+def connect(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="HOST:PORT of the Admin service (--admin-port).")],
+    token: Annotated[
+        str | None, typer.Option(envvar="MMSR_ADMIN_TOKEN", help="Bearer token, if it wants one.")
+    ] = None,
+) -> None:
+    """See and control a running mmsr-serve."""
+    from mmsr.engine.admin_client import AdminClient
+    from mmsr.engine.target import check_target
+
+    check_target(target)
+    context.obj = context.with_resource(AdminClient(target, token=token))
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Say what is served and how it goes; exit code 1 unless it serves."""
+    client: AdminClient = context.obj
+    found = client.status()
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(table(found.models))
+        typer.echo(facts(found))
+        for model in found.models:
+            typer.echo(failure(model), nl=False)
+    if found.state != "serving":
+        raise typer.Exit(1)
+
+
+@app.command()
+def load(context: typer.Context, model_version: Version, label: Label = "") -> None:
+    """Serve a bundle under a label; the repository's label stays where it is."""
+    client: AdminClient = context.obj
+    model, took_ms = client.load(model_version, label)
+    typer.echo(f"{model.label} answers with {model.model_version}, after {took_ms / 1e3:.1f} s")
+
+
+@app.command()
+def promote(context: typer.Context, model_version: Version, label: Label = "") -> None:
+    """Serve a bundle under a label, then move the repository's label to it."""
+    client: AdminClient = context.obj
+    model = client.promote(model_version, label)
+    typer.echo(f"{model.label} is {model.model_version}")
+
+
+@app.command()
+def rollback(context: typer.Context, label: Label = "") -> None:
+    """Serve the bundle that a label named before, then move the label back to it."""
+    client: AdminClient = context.obj
+    model = client.roll_back(label)
+    typer.echo(f"{model.label} is {model.model_version}")
+
+
+@app.command("log-level")
+def log_level(
+    context: typer.Context,
+    level: Annotated[str, typer.Argument(help="DEBUG, INFO, WARNING or ERROR.")],
+) -> None:
+    """Change how much is logged until the server ends."""
+    client: AdminClient = context.obj
+    typer.echo(f"log level {level}, was {client.set_log_level(level)}")
+
+
+@app.command()
+def drain(context: typer.Context) -> None:
+    """Begin to stop the server, as SIGTERM does."""
+    client: AdminClient = context.obj
+    client.drain()
+    typer.echo("the server drains; it ends when what is under way is answered")
+
+
+def table(models: "tuple[ServedModel, ...]") -> Table:
+    """Return one line a label."""
+    shown = Table("label", "bundle", "loaded", "runner", box=SIMPLE_HEAD)
+    for name in ("items", "live", "spare", "queued", "answered", "refused"):
+        shown.add_column(name, justify="right")
+    for model in models:
+        counts = (model.items, model.live_items, model.spare_rows)
+        requests = (model.queued, model.answered, model.refused)
+        numbers = [f"{count:,}" for count in (*counts, *requests)]
+        named = (model.label, model.model_version or "none", model.loaded_at, model.runner)
+        shown.add_row(*named, *numbers)
+    return shown
+
+
+def facts(status: "ServerStatus") -> str:
+    """Return one line about the process."""
+    return (
+        f"{status.state}, version {status.version}, up {duration(status.uptime_s)}, default label "
+        f"{status.default_label}, catalogue version {status.catalogue_version}, "
+        f"{status.memory_bytes / 2**20:,.0f} MiB"
+    )
+
+
+def failure(model: "ServedModel") -> str:
+    """Return a line about the last load that failed, or nothing."""
+    if model.failed_load is None:
+        return ""
+    failed = model.failed_load
+    return f"{model.label}: {failed.model_version} failed at {failed.at}: {failed.reason}\n"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def main() -> None:
+    """Entry point of `python -m mmsr.engine.admin`."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()
