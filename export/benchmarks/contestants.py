@@ -17,10 +17,13 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from mmsr.engine.items import bound_rows
+from mmsr.engine.probe_answers import outside
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_sequence
 from mmsr.export.folding import RowFolder
 from mmsr.export.onnx_file import Port, convert
+from mmsr.export.scoring_tail import decide_form
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 
@@ -142,7 +145,8 @@ def openvino_naive(made: Model, folder: Path) -> Answer:
 def exported(made: Model, folder: Path, folded: bool) -> Answer:
     """MMSR's graph by its own runner, tables bound once."""
     path = folder / f"sequence-{folded}.onnx"
-    spec = convert_sequence(made.model, path, folded=folded)
+    form = decide_form(bound_rows(made.shape.items))
+    spec = convert_sequence(made.model, path, folded=folded, chunked=form.chunked)
     runner = open_onnx(path, spec, threads=made.shape.threads)
     for name, table in _bound(made, folded).items():
         runner.bind(name, table)
@@ -157,7 +161,8 @@ def exported(made: Model, folder: Path, folded: bool) -> Answer:
 def exported_openvino(made: Model, folder: Path, folded: bool) -> Answer:
     """MMSR's graph by OpenVINO; `ImportError` where it is not installed."""
     path = folder / f"sequence-openvino-{folded}.onnx"
-    convert_sequence(made.model, path, folded=folded)
+    form = decide_form(bound_rows(made.shape.items))
+    convert_sequence(made.model, path, folded=folded, chunked=form.chunked)
     request = _openvino_request(path, made.shape.threads)
     import openvino  # type: ignore[import-not-found]
 
@@ -242,12 +247,10 @@ def _bound(made: Model, folded: bool) -> dict[str, Any]:
     if folded:
         with torch.no_grad():
             rows_CT = RowFolder(made.model)(rows_CT)
-    bias = np.zeros((1, made.shape.items + 1), np.float32)
-    bias[0, 0] = -np.inf
+    spare = bound_rows(made.shape.items) - len(made.outputs_CD)
     return {
         "item_inputs": rows_CT.numpy(),
-        "item_outputs": made.outputs_CD.numpy(),
-        "bias": bias,
+        "item_outputs": np.pad(made.outputs_CD.numpy(), ((0, spare), (0, 0))),
     }
 
 
@@ -256,7 +259,6 @@ def _request(made: Model, history_BL: Rows) -> dict[str, Rows]:
     return {
         "history": history_BL,
         "length": (history_BL > 0).sum(1),
-        "excluded": np.zeros((batch, 1), np.int64),
-        "bias_row": np.zeros(batch, np.int64),
+        "excluded": outside(batch, made.shape.items),
         "k": np.array([made.shape.k], np.int64),
     }

@@ -19,18 +19,20 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
+import onnx
 import typer
-from torch import Tensor, nn
+from onnx import TensorProto, helper
 
 from benchmarks.turns import Line, take_turns
 from mmsr.bundle.terminal import run as run_app
+from mmsr.engine.items import bound_rows
+from mmsr.engine.probe_answers import outside
 from mmsr.engine.quantise import bind_outputs
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
-from mmsr.export.graphs import TRACED_K
 from mmsr.export.int8_scoring import write_int8_scoring
-from mmsr.export.onnx_file import Port, convert, describe, k_as_input
+from mmsr.export.onnx_file import OPSET, describe
+from mmsr.export.scoring_tail import append_scoring, decide_form
 from mmsr.training.machine import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -42,37 +44,19 @@ MIN_OVERLAP = 0.999  # of int8's rows with fp32's; equal scores may change place
 Batch = dict[str, npt.NDArray[Any]]
 
 
-class Scoring(nn.Module):
-    """What follows the state in `SequenceGraph`."""
-
-    def forward(
-        self, state: Tensor, excluded: Tensor, bias: Tensor, bias_row: Tensor, item_outputs: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return rows and scores [B, K]."""
-        scores_BC = state @ item_outputs.T + bias[bias_row]
-        scores_BC = scores_BC.scatter(1, excluded, -torch.inf)
-        scores_BK, rows_BK = torch.topk(scores_BC, TRACED_K, dim=1)
-        return rows_BK, scores_BK
-
-
-def write_graphs(width: int, folder: Path) -> dict[str, Path]:
-    """Write the scoring in both precisions."""
-    ones = torch.ones(2, dtype=torch.int64)
-    ports = [
-        Port(name="state", example=torch.zeros(2, width), dynamic={0: "B"}),
-        Port(name="excluded", example=ones[:, None].repeat(1, 4), dynamic={0: "B", 1: "E"}),
-        Port(
-            name="bias",
-            example=torch.zeros(3, 11),
-            dynamic={0: "S", 1: "C"},
-            least={1: TRACED_K},
-        ),
-        Port(name="bias_row", example=ones, dynamic={0: "B"}),
-        Port(name="item_outputs", example=torch.zeros(11, width), dynamic={0: "C"}),
-    ]
+def write_graphs(width: int, items: int, folder: Path) -> dict[str, Path]:
+    """Write what follows the state in the sequence graph, in both precisions."""
     paths = {name: folder / f"{name}.onnx" for name in ("fp32", "int8")}
-    convert(Scoring(), ports, ["rows", "scores"], paths["fp32"])
-    k_as_input(paths["fp32"])
+    state, states = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["B", width])
+        for name in ("state", "states")
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["state"], ["states"])], "scoring", [state], [states]
+    )
+    opset = helper.make_opsetid("", OPSET)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), paths["fp32"])
+    append_scoring(paths["fp32"], chunked=decide_form(bound_rows(items)).chunked)
     write_int8_scoring(paths["fp32"], paths["int8"])
     return paths
 
@@ -81,9 +65,6 @@ def open_bound(path: Path, outputs_CD: npt.NDArray[np.float32], threads: int) ->
     """Return the runner with its tables bound."""
     runner = open_onnx(path, describe(path), threads=threads)
     bind_outputs(runner, outputs_CD)
-    bias = np.zeros((1, len(outputs_CD)), np.float32)
-    bias[0, 0] = -np.inf
-    runner.bind("bias", bias)
     return runner
 
 
@@ -92,8 +73,9 @@ def batch_of(size: int, items: int, width: int) -> Batch:
     random = np.random.default_rng([size, items, width])
     return {
         "state": random.normal(size=(size, width)).astype(np.float32),
-        "excluded": random.integers(0, items, (size, EXCLUDED)),
-        "bias_row": np.zeros(size, np.int64),
+        "excluded": np.concatenate(
+            [random.integers(0, items, (size, EXCLUDED)), outside(size, items)], axis=1
+        ),
         "k": np.array([K]),
     }
 
@@ -118,9 +100,9 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
     """Print, for each size, how many times as long fp32 takes as int8."""
     results = []
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_graphs(width, Path(folder))
         for count in items:
-            table = np.random.default_rng(count).normal(size=(count + 1, width))
+            paths = write_graphs(width, count, Path(folder))
+            table = np.random.default_rng(count).normal(size=(bound_rows(count), width))
             outputs_CD = table.astype(np.float32)
             runners = {name: open_bound(path, outputs_CD, threads) for name, path in paths.items()}
             for size in batch:

@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from mmsr.engine.probe_answers import outside
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_item, convert_sequence
@@ -22,7 +23,7 @@ from mmsr.training.explain.sources import read_without, sources_of
 from mmsr.training.items import ItemContent, ModalityEncoder
 from mmsr.training.model import SequentialRecommender
 
-ITEMS, CAPACITY = 50, 60
+ITEMS, CAPACITY = 130, 192  # three chunks, the last partly without items
 WIDTHS = {"image": 6, "text": 5, "category": 4}
 CONFIG = ModelConfig(width=16, side_width=8, feedforward_width=16, blocks=2, max_length=12)
 FAMILY = {
@@ -80,56 +81,58 @@ def test_both_forms_of_rows_are_tried() -> None:
     assert forms == {"sum": True, "gate": True, "concat, no ids": False}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[False, True], ids=["flat", "chunked"])
 def sequence(
+    request: pytest.FixtureRequest,
     model: SequentialRecommender,
     tables: tuple[Tensor, Tensor],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Runner]:
     path = tmp_path_factory.mktemp("graph") / "sequence.onnx"
     folded = is_foldable(model)
-    runner = open_onnx(path, convert_sequence(model, path, folded=folded), threads=1)
+    spec = convert_sequence(model, path, folded=folded, chunked=request.param)
+    runner = open_onnx(path, spec, threads=1)
     runner.bind("item_inputs", inputs_of(model, tables[0]).numpy())
     runner.bind("item_outputs", tables[1].numpy())
     yield runner
     runner.close()
 
 
-@pytest.mark.parametrize(("batch", "length", "k"), [(1, 1, 1), (1, 12, 5), (7, 5, 20), (2, 3, 50)])
+@pytest.mark.parametrize(
+    ("size", "k", "barred"),
+    [((1, 1), 1, 0), ((1, 12), 5, 4), ((7, 5), 20, 9), ((2, 3), 130, 4), ((3, 2), 20, 500)],
+)
 def test_sequence_graph_ranks_as_the_model_does(
     sequence: Runner,
     model: SequentialRecommender,
     tables: tuple[Tensor, Tensor],
-    batch: int,
-    length: int,
+    size: tuple[int, int],
     k: int,
+    barred: int,
 ) -> None:
+    batch, length = size
     random = np.random.default_rng(length)
     length_B = random.integers(1, length + 1, batch)
     length_B[0] = length
     history = np.where(
         np.arange(length) < length_B[:, None], random.integers(1, ITEMS + 1, (batch, length)), 0
     )
-    excluded = random.integers(0, ITEMS + 1, (batch, 4))
-    bias = np.zeros((3, CAPACITY), np.float32)
-    bias[:, [0, *range(ITEMS + 1, CAPACITY)]] = -np.inf
-    bias[1, 1:30] = -np.inf
-    bias[2, 5] = -np.inf
-    bias_row = random.integers(0, 3, batch)
+    excluded = np.concatenate(
+        [random.integers(0, ITEMS + 1, (batch, barred)), outside(batch, ITEMS)], axis=1
+    )
     with torch.no_grad():
         states = model.last(tables[0], torch.from_numpy(history), torch.from_numpy(length_B))
-        expected = (states @ tables[1].T).numpy() + bias[bias_row]
+        expected = (states @ tables[1].T).numpy()
     np.put_along_axis(expected, excluded, -np.inf, axis=1)
     found = sequence.run(
         {
             "history": history,
             "length": length_B,
             "excluded": excluded,
-            "bias": bias,
-            "bias_row": bias_row,
             "k": np.array([k]),
         }
     )
+    np.testing.assert_allclose(found["states"], states, atol=ATOL, rtol=RTOL)
     best = -np.sort(-expected, axis=1)[:, :k]
     assert found["rows"].shape == (batch, k)
     eligible = best > -np.inf
@@ -145,9 +148,7 @@ def test_padding_rows_of_the_table_never_touch_an_answer(
     batch = {
         "history": np.array([[3, 4, 0, 0]]),
         "length": np.array([2]),
-        "excluded": np.zeros((1, 1), np.int64),
-        "bias": np.zeros((1, CAPACITY), np.float32),
-        "bias_row": np.zeros(1, np.int64),
+        "excluded": outside(1, ITEMS),
         "k": np.array([5]),
     }
     padded = sequence.run(batch)["scores"]
@@ -201,9 +202,7 @@ def test_explain_graph_scores_as_the_sequence_graph_does(explain: Runner, sequen
     best = sequence.run(
         {
             **asked,
-            "excluded": np.zeros((2, 1), np.int64),
-            "bias": np.zeros((1, CAPACITY), np.float32),
-            "bias_row": np.zeros(2, np.int64),
+            "excluded": outside(2, ITEMS),
             "k": np.array([10]),
         }
     )

@@ -70,7 +70,8 @@ def test_int8_passes_the_gate_and_serves_filtered_requests_exactly(fresh: Staged
     model = open_model(folder, threads=1)
     random = np.random.default_rng(0)
     available_N = random.random(run.info.items) > 0.3
-    model.bind_eligible(available_N)
+    for row in (np.flatnonzero(~available_N) + 1).tolist():
+        model.set_available(row, False)
     requests = [
         RowRequest(
             random.integers(1, run.info.items + 1, 6).tolist(),

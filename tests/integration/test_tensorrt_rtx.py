@@ -51,11 +51,12 @@ pytestmark = pytest.mark.skipif(not HAS_WHEEL, reason="TensorRT-RTX has no wheel
 
 CONFIG = ModelConfig(width=16, side_width=8, feedforward_width=16, blocks=2, max_length=12)
 WIDTHS = {"image": 6, "text": 5, "category": 4}
-SIZES = TableSizes(items=50, capacity=61, input_width=RowLayout(CONFIG).columns, output_width=16)
+SIZES = TableSizes(items=50, capacity=128, input_width=RowLayout(CONFIG).columns, output_width=16)
 BUCKETS = Buckets(sequence=(1, 8), image=(2,), text=(2,))
 HALF_COSINE = 0.9999  # of an encoder's fp16 with its fp32 features; measured 0.999999
 HALF_ERROR = 2e-3  # of the largest value; measured 6e-4
-GRAPHS = ("sequence", "explain", "item", "image_encoder", "text_encoder")
+GRAPHS = ("sequence", "chunked", "explain", "item", "image_encoder", "text_encoder")
+SEQUENCES = ("sequence", "chunked")  # the forms of its scoring
 Batch = dict[str, Any]
 
 
@@ -77,6 +78,8 @@ def write_graph(name: str, path: Path) -> GraphSpec:
     model = SequentialRecommender(CONFIG, SIZES.items, WIDTHS).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    if name == "chunked":
+        return convert_sequence(model, path, folded=True, chunked=True)
     converters = {"sequence": convert_sequence, "explain": convert_explain, "item": convert_item}
     return converters[name](model, path, folded=True)
 
@@ -94,7 +97,7 @@ def graph(
     name = request.param
     path = tmp_path_factory.mktemp("graph") / f"{name}.onnx"
     write_graph(name, path)
-    write_half(path, half_of(path), SEQUENCE_HALF_INPUTS if name == "sequence" else ())
+    write_half(path, half_of(path), SEQUENCE_HALF_INPUTS if name in SEQUENCES else ())
     return name, path
 
 
@@ -119,7 +122,7 @@ def test_every_exported_graph_is_built_with_its_dynamic_profiles(
 ) -> None:
     name, path = graph
     path = path if precision == "fp32" else half_of(path)
-    profiles = profiles_of(name, manifest(), BUCKETS)
+    profiles = profiles_of("sequence" if name in SEQUENCES else name, manifest(), BUCKETS)
     steps: list[tuple[str, int, int]] = []
     request = BuildRequest(onnx=path, spec=describe(path), profiles=profiles)
     built = build_engine(request, rtx, lambda *step: steps.append(step))
@@ -133,7 +136,7 @@ def test_half_answers_as_single_does(graph: tuple[str, Path]) -> None:
     batch = batch_of(name)
     wanted = answers(path, batch)
     halved = {n: a.astype(np.float16) if n in SEQUENCE_HALF_INPUTS else a for n, a in batch.items()}
-    found = answers(half_of(path), halved if name == "sequence" else batch)
+    found = answers(half_of(path), halved if name in SEQUENCES else batch)
     for output, values in wanted.items():
         if output == "rows":
             continue
@@ -161,8 +164,8 @@ def batch_of(name: str) -> Batch:
         return content
     tables: Batch = {
         # As trained rows are: queries hold the attention's scale already.
-        "item_inputs": random.normal(scale=0.3, size=(61, SIZES.input_width)).astype(np.float32),
-        "item_outputs": random.normal(size=(61, 16)).astype(np.float32),
+        "item_inputs": random.normal(scale=0.3, size=(128, SIZES.input_width)).astype(np.float32),
+        "item_outputs": random.normal(size=(128, 16)).astype(np.float32),
     }
     asked: Batch = {
         "history": random.integers(1, 51, (4, 12)),
@@ -176,8 +179,6 @@ def batch_of(name: str) -> Batch:
         **asked,
         **tables,
         "excluded": random.integers(0, 51, (4, 3)),
-        "bias": np.zeros((1, 61), np.float32),
-        "bias_row": np.zeros(4, np.int64),
         "k": np.array([20]),
     }
 

@@ -55,12 +55,10 @@ def _outputs(path: Path, inputs: Arrays) -> list[npt.NDArray[Any]]:
 def _inputs(bundle: Path, graph: onnx.GraphProto) -> Arrays:
     random = np.random.default_rng(0)
     tables = {name: np.load(bundle / f"tables/{name}.npy") for name in ("item_inputs", "ids")}
-    items, capacity = len(tables["ids"]) - 1, len(tables["item_inputs"])
+    items = len(tables["ids"]) - 1
     known: Arrays = {
         "length": random.integers(1, SIZES["L"] + 1, SIZES["B"]),
-        "bias_row": np.zeros(SIZES["B"], np.int64),
         "excluded": np.zeros((SIZES["B"], 1), np.int64),
-        "bias": np.zeros((1, capacity), np.float32),
         "k": np.array([items], np.int64),
         "item_inputs": tables["item_inputs"],
         "item_outputs": np.load(bundle / "tables/item_outputs.npy"),

@@ -18,20 +18,20 @@ from onnx import TensorProto, helper
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import GraphSpec, Manifest, TableSizes, TensorSpec, describe_files
 from mmsr.bundle.repository import Repository
+from mmsr.engine.items import bound_rows
 
 INPUTS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "history": ("int64", ("B", "L")),
     "length": ("int64", ("B",)),
     "excluded": ("int64", ("B", "E")),
-    "bias": ("float32", ("S", "C")),
-    "bias_row": ("int64", ("B",)),
     "k": ("int64", (1,)),
-    "item_inputs": ("float32", ("C", "W")),
+    "item_inputs": ("float32", ("R", "W")),
     "item_outputs": ("float32", ("C", "D")),
 }
 OUTPUTS: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "rows": ("int64", ("B", "K")),
     "scores": ("float32", ("B", "K")),
+    "states": ("float32", ("B", "D")),
 }
 ONNX_TYPES = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
 PROBE_K = 20
@@ -48,7 +48,7 @@ class Sizes:
 
     @property
     def capacity(self) -> int:
-        return 1 + self.items + self.spare
+        return bound_rows(self.items + self.spare)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +101,11 @@ class Shop:
 
 def make_twin(sizes: Sizes, seed: int = 0) -> Twin:
     random = np.random.default_rng(seed)
-    inputs = random.normal(size=(sizes.capacity, sizes.width + sizes.extra_width))
-    outputs = random.normal(size=(sizes.capacity, sizes.width))
+    inputs = random.normal(size=(1 + sizes.items + sizes.spare, sizes.width + sizes.extra_width))
+    outputs = random.normal(size=(len(inputs), sizes.width))
+    inputs, outputs = (
+        np.pad(table, ((0, sizes.capacity - len(table)), (0, 0))) for table in (inputs, outputs)
+    )
     inputs[0] = outputs[0] = 100.0  # padding that would win if it ever counted
     outputs[sizes.items + 1 :] = 100.0  # and so would a spare row
     return Twin(
@@ -141,13 +144,11 @@ def sequence_graph(width: int) -> bytes:
         node("Mul", ["history_BLD", "weight_BL1"], ["weighted_BLD"]),
         node("ReduceSum", ["weighted_BLD", "one"], ["sum_BD"], keepdims=0),
         node("Cast", ["length_B1"], ["count_B1"], to=TensorProto.FLOAT),
-        node("Div", ["sum_BD", "count_B1"], ["state_BD"]),
-        node("Gemm", ["state_BD", "item_outputs"], ["raw_BC"], transB=1),
-        node("Gather", ["bias", "bias_row"], ["bias_BC"]),
-        node("Add", ["raw_BC", "bias_BC"], ["allowed_BC"]),
+        node("Div", ["sum_BD", "count_B1"], ["states"]),
+        node("Gemm", ["states", "item_outputs"], ["raw_BC"], transB=1),
         node("Shape", ["excluded"], ["excluded_shape"]),
         node("Expand", ["never", "excluded_shape"], ["never_BE"]),
-        node("ScatterElements", ["allowed_BC", "excluded", "never_BE"], ["final_BC"], axis=1),
+        node("ScatterElements", ["raw_BC", "excluded", "never_BE"], ["final_BC"], axis=1),
         node("TopK", ["final_BC", "k"], ["scores", "rows"], axis=1),
     ]
     graph = helper.make_graph(

@@ -1,14 +1,16 @@
 """Which rows have which categories: names to indices, filters to cached bitmaps over the rows.
 
-One thread changes it, the one that computes; others may read meanwhile. What has been handed out
-is changed in place, row by row, so that a change of one item never costs a pass over all.
+Threads may share it. What has been handed out is changed in place, row by row, so that a change of
+one item never costs a pass over all.
 """
 
 # N items in the catalogue, C rows of the item tables, T pairs of an item and a category
 
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +18,19 @@ import numpy.typing as npt
 from mmsr.engine.rows import CategoryFilter
 
 CACHED = 64  # filters; a bitmap takes a byte a row
+MOST_KEPT = 1 / 16  # of the rows: longer lists are made again, each would take as much memory
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
+
+
+@dataclass
+class Passing:
+    """What one filter lets pass."""
+
+    mask_C: Mask
+    count: int  # rows
+    rows: Rows | None = None  # the same in ascending order; None: not asked for since a change
 
 
 class CategoryIndex:
@@ -27,11 +39,12 @@ class CategoryIndex:
     def __init__(self, categories: Sequence[Sequence[str]], capacity: int) -> None:
         names = list(dict.fromkeys(chain.from_iterable(categories)))
         self._indices = {name: index for index, name in enumerate(names)}
-        self._capacity = capacity
+        self._items, self._capacity = len(categories), capacity
         self._category_rows = _rows_by_category(categories, self._indices)
         # Rows that were written since: what they have now. They count, not what is above.
         self._written: dict[int, frozenset[int]] = {}
-        self._masks: OrderedDict[CategoryFilter, Mask] = OrderedDict()
+        self._lock = Lock()  # of what follows
+        self._passing: OrderedDict[CategoryFilter, Passing] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -56,28 +69,54 @@ class CategoryIndex:
 
         Later changes of the catalogue show in it until it leaves the cache.
         """
-        found = self._masks.get(wanted)
-        if found is None:
-            found = self._build(wanted)
-            if len(self._masks) >= CACHED:
-                self._masks.popitem(last=False)
-            self._masks[wanted] = found
-        else:
-            self._masks.move_to_end(wanted)
-        return found
+        return self._find(wanted).mask_C
+
+    def count(self, wanted: CategoryFilter) -> int:
+        """Return how many rows pass."""
+        return self._find(wanted).count
+
+    def rows(self, wanted: CategoryFilter) -> Rows:
+        """Return the rows that pass, ascending; not to be written by the caller."""
+        found = self._find(wanted)
+        rows = found.rows
+        if rows is None:
+            rows = np.flatnonzero(found.mask_C)
+            if len(rows) <= self._capacity * MOST_KEPT:
+                found.rows = rows
+        return rows
+
+    def _find(self, wanted: CategoryFilter) -> Passing:
+        with self._lock:
+            found = self._passing.get(wanted)
+            if found is None:
+                mask_C = self._build(wanted)
+                found = Passing(mask_C, int(np.count_nonzero(mask_C)))
+                if len(self._passing) >= CACHED:
+                    self._passing.popitem(last=False)
+                self._passing[wanted] = found
+            else:
+                self._passing.move_to_end(wanted)
+            return found
 
     def write(self, row: int, names: Iterable[str]) -> None:
         """Give a row these categories; new names get the next indices."""
         has = frozenset(self._indices.setdefault(n, len(self._indices)) for n in names)
-        self._written[row] = has
-        for wanted, mask in self._masks.items():
-            mask[row] = _passes(has, wanted)
+        with self._lock:
+            self._written[row] = has
+            for wanted, found in self._passing.items():
+                passes = _passes(has, wanted)
+                if passes != bool(found.mask_C[row]):
+                    found.mask_C[row] = passes
+                    found.count += 1 if passes else -1
+                    found.rows = None
 
     def _known(self, names: Iterable[str]) -> frozenset[int]:
         return frozenset(self._indices[name] for name in names if name in self._indices)
 
     def _build(self, wanted: CategoryFilter) -> Mask:
         mask_C = np.full(self._capacity, wanted.include is None, np.bool_)
+        mask_C[self._items + 1 :] = False
+        mask_C[0] = False
         for index in wanted.include or ():
             mask_C[self._rows_of(index)] = True
         for index in wanted.exclude:

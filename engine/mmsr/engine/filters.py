@@ -18,13 +18,14 @@ from mmsr.engine.rows import RowAnswer, RowRequest
 BLOCK = 4096  # rows in the order of popularity that are looked through at a time
 
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 
 class RowFilters:
     """The filters of one catalogue in tables of `capacity` rows."""
 
     def __init__(self, catalogue: Catalogue, capacity: int) -> None:
-        items = len(catalogue)
+        self.items = items = len(catalogue)
         self.categories = CategoryIndex(catalogue.categories, capacity)
         self.present_C = np.zeros(capacity, np.bool_)  # rows that hold an item
         self.present_C[1 : items + 1] = True
@@ -33,7 +34,9 @@ class RowFilters:
         self._popularity_C = np.zeros(capacity, np.float64)
         self._popularity_C[1 : items + 1] = catalogue.popularity
         self._by_popularity_C = np.argsort(-self._popularity_C, kind="stable")
-        self._written: set[int] = set()  # rows whose place in that order is not theirs any more
+        self._written: frozenset[int] = (
+            frozenset()
+        )  # rows whose place in that order is not theirs any more
 
     def write_item(
         self, row: int, categories: Iterable[str], *, available: bool, popularity: float = 0.0
@@ -41,7 +44,8 @@ class RowFilters:
         """Let a row hold an item from now on."""
         self.categories.write(row, categories)
         self._popularity_C[row] = popularity
-        self._written.add(row)
+        self._written = self._written | {row}  # another thread may be reading the old one
+        self.items += not self.present_C[row]
         self.present_C[row] = True
         self.available_C[row] = available
 
@@ -51,53 +55,48 @@ class RowFilters:
 
     def remove_item(self, row: int) -> None:
         """Let a row never come back."""
+        self.items -= bool(self.present_C[row])
         self.available_C[row] = self.present_C[row] = False
 
-    def passing(self, request: RowRequest, rows: npt.NDArray[np.int64]) -> Mask:
-        """Tell for each of some rows whether every filter but `allowed` lets it pass."""
-        known = self.available_C if request.only_available else self.present_C
-        passing = known[rows]
+    def passing(self, request: RowRequest, rows: Rows) -> Mask:
+        """Tell for each of some rows whether it is there and its categories are wanted."""
+        known_C = self.available_C if request.only_available else self.present_C
+        passing = known_C[rows]
         if request.categories is not None:
             passing &= self.categories.mask(request.categories)[rows]
-        if request.excluded:
-            passing &= ~np.isin(rows, request.excluded)
         return passing
 
-    def candidates(self, request: RowRequest) -> npt.NDArray[np.int64]:
-        """Return the rows of `allowed` that may come back, each once, ascending."""
-        assert request.allowed is not None
-        rows = np.unique(np.asarray(request.allowed, np.int64))
-        return rows[self.passing(request, rows)]
-
-    def mask(self, request: RowRequest) -> Mask:
-        """Return which rows may come back, [C]."""
-        rows_C = np.arange(len(self.present_C))
-        mask_C = self.passing(request, rows_C)
+    def candidates(self, request: RowRequest) -> Rows:
+        """Return the rows that pass every filter, excluded ones among them, ascending."""
         if request.allowed is not None:
-            allowed_C = np.zeros(len(mask_C), np.bool_)
-            allowed_C[np.asarray(request.allowed, np.int64)] = True
-            mask_C &= allowed_C
-        return mask_C
+            rows = np.unique(np.asarray(request.allowed, np.int64))
+        elif request.categories is not None:
+            rows = self.categories.rows(request.categories)
+        else:
+            rows = np.arange(1, len(self.present_C))
+        return rows[self.passing(request, rows)]
 
     def most_popular(self, request: RowRequest) -> RowAnswer:
         """Return the k most popular rows that may come back, with their popularity as scores.
 
         Ties by row. Fewer come back only if fewer are eligible. The history is not read.
         """
+        barred = set(request.excluded)
         if request.allowed is not None:
-            return self._ranked(self.candidates(request), request.k)
+            rows = self.candidates(request).tolist()
+            return self._ranked([row for row in rows if row not in barred], request.k)
         kept: list[int] = []
         for begin in range(0, len(self._by_popularity_C), BLOCK):
-            rows = self._by_popularity_C[begin : begin + BLOCK]
-            found = rows[self.passing(request, rows)].tolist()
-            kept += [row for row in found if row not in self._written] if self._written else found
+            rows_b = self._by_popularity_C[begin : begin + BLOCK]
+            found = rows_b[self.passing(request, rows_b)].tolist()
+            kept += [r for r in found if r not in barred and r not in self._written]
             if len(kept) >= request.k:
                 break
-        written = np.array(sorted(self._written), np.int64)
+        written = np.array(sorted(self._written - barred), np.int64)
         written = written[self.passing(request, written)]
         return self._ranked([*kept[: request.k], *written.tolist()], request.k)
 
-    def _ranked(self, rows: Sequence[int] | npt.NDArray[np.int64], k: int) -> RowAnswer:
+    def _ranked(self, rows: Sequence[int], k: int) -> RowAnswer:
         rows_n = np.sort(np.asarray(rows, np.int64))
         popularity_n = self._popularity_C[rows_n]
         best = np.argsort(-popularity_n, kind="stable")[:k]

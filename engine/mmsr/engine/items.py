@@ -9,11 +9,10 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from mmsr.bundle.catalogue import Catalogue
 
-NEVER = np.float32(-np.inf)
+CHUNK = 64  # the sequence graph reads a multiple of so many rows of the output table
 
 
 class ItemIndex:
@@ -59,8 +58,11 @@ def popular_rows(catalogue: Catalogue) -> list[int]:
     return rows
 
 
-def eligibility(eligible_N: npt.NDArray[np.bool_], capacity: int) -> npt.NDArray[np.float32]:
-    """Return one line of the graph's bias [1, C]: 0 where an item is eligible, else -inf."""
-    bias_1C = np.full((1, capacity), NEVER, np.float32)
-    bias_1C[0, 1 : len(eligible_N) + 1][eligible_N] = 0.0
-    return bias_1C
+def bound_rows(last: int) -> int:
+    """Return how many rows of a table are bound so that row `last` is among them."""
+    return (last // CHUNK + 1) * CHUNK
+
+
+def rows_outside(items: int) -> list[int]:
+    """Return the bound rows of a table in catalogue order that are no item: never to come back."""
+    return [0, *range(items + 1, bound_rows(items))]

@@ -20,22 +20,21 @@ from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.encoders import open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
-from mmsr.engine.items import NEVER, eligibility
 from mmsr.engine.opened import OpenedBundle, open_bundle
+from mmsr.engine.plan import Plan, plan
 from mmsr.engine.rows import CategoryFilter, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner
 from mmsr.engine.runners.onnx import open_onnx
+from mmsr.engine.scored import ScoredRows, best
 
 __all__ = ["CategoryFilter", "RowAnswer", "RowRequest", "SequenceModel", "open_model"]
-
-MOST_LINES = 8  # of the bias in one run: what engines are built for
 
 
 class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
     `threads` share one operator of the graphs that are loaded when they are first used: explain and
-    the encoders.
+    the encoders. One thread calls its methods; `filters` others may read, holding `placement.lock`.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -43,22 +42,25 @@ class SequenceModel:
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.placement = Placement()  # requests and answers speak of numbers, see there
+        self.scored = ScoredRows(bundle, runner)
         self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
         self.encoders = open_encoders(bundle, threads)
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
 
     def bind(self) -> None:
-        """Hand the tables and the availability of the items to the runner."""
+        """Hand the tables to the runner; again, where somebody has bound others."""
         self.runner.bind("item_inputs", self.bundle.item_inputs_CW)
-        self.runner.bind("item_outputs", self.bundle.item_outputs_CD)
-        for name, table in self.bundle.codes.items():
-            self.runner.bind(name, table)
-        self.bind_eligible(self.filters.available_C[1:])
+        self.scored.rebind()
 
-    def bind_eligible(self, eligible_N: npt.NDArray[np.bool_]) -> None:
-        """Say which items may come back at all (line 0 of the graph's bias)."""
-        self.runner.bind("bias", eligibility(eligible_N, self.bundle.manifest.tables.capacity))
+    def set_available(self, row: int, available: bool) -> None:
+        """Switch whether an item may come back; between batches."""
+        self.filters.set_available(row, available)
+        self.scored.move(
+            row,
+            present=bool(self.filters.present_C[row]),
+            available=bool(self.filters.available_C[row]),
+        )
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
@@ -71,32 +73,69 @@ class SequenceModel:
             return self.placement.named([self.filters.most_popular(placed)])[0]
 
     def _recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
-        filtered = [place for place, request in enumerate(requests) if _has_filters(request)]
-        if not filtered:
-            return self._run(requests, assemble(requests))
-        plain = [place for place in range(len(requests)) if place not in set(filtered)]
+        plans = [plan(request, self.filters, len(requests)) for request in requests]
         answers: dict[int, RowAnswer] = {}
-        if plain:
-            some = [requests[place] for place in plain]
-            answers.update(zip(plain, self._run(some, assemble(some)), strict=True))
-        for begin in range(0, len(filtered), MOST_LINES):
-            places = filtered[begin : begin + MOST_LINES]
-            found = self._run_filtered([requests[place] for place in places])
-            answers.update(zip(places, found, strict=True))
+        for only_available in (True, False):
+            places = [p for p, r in enumerate(requests) if r.only_available == only_available]
+            if places:
+                some, how = [requests[p] for p in places], [plans[p] for p in places]
+                answers.update(zip(places, self._answers(some, how), strict=True))
         return [answers[place] for place in range(len(requests))]
 
-    def _run_filtered(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
-        masks_BC = np.stack([self.filters.mask(request) for request in requests])
-        self.runner.bind("bias", np.where(masks_BC, np.float32(0), NEVER))
-        try:
-            inputs = assemble(requests)
-            return self._run(requests, {**inputs, "bias_row": np.arange(len(requests))})
-        finally:
-            self.bind_eligible(self.filters.available_C[1:])
-
-    def _run(self, requests: Sequence[RowRequest], inputs: dict[str, AnyArray]) -> list[RowAnswer]:
+    def _answers(self, requests: list[RowRequest], plans: list[Plan]) -> list[RowAnswer]:
+        """Answer requests that are alike in whether unavailable items may come back."""
+        inputs = self.inputs(requests, max(how.fetched for how in plans))
         outputs = self.runner.run(inputs)
-        return split(requests, outputs["rows"], outputs["scores"])
+        rows_BK = self.scored.rows(outputs["rows"])
+        if not any(how.checked or not how.fetched for how in plans):
+            return split(requests, rows_BK, outputs["scores"])
+        lines = zip(requests, plans, rows_BK, outputs["scores"], outputs["states"], strict=True)
+        return [self._answer(*line) for line in lines]
+
+    def inputs(self, requests: Sequence[RowRequest], fetched: int) -> dict[str, AnyArray]:
+        """Bind the output vectors that may come back; return the other inputs of the graph.
+
+        `fetched` rows of each request, of which nothing but the exclusions are barred; 0: the
+        states alone. Places come out, `scored.rows` has their rows.
+        """
+        inputs = assemble(requests)
+        if not fetched:  # any rows will do: they are not read
+            self.scored.bind(0)
+            inputs["excluded"] = np.zeros((len(requests), 1), np.int64)
+            return {**inputs, "k": np.ones(1, np.int64)}
+        only_available = requests[0].only_available
+        count = self.scored.available if only_available else self.scored.present
+        bound = self.scored.bind(count)
+        inputs["excluded"] = self.scored.excluded(inputs["excluded"], count, bound)
+        return {**inputs, "k": np.array([min(fetched, bound)], np.int64)}
+
+    def _answer(
+        self,
+        request: RowRequest,
+        how: Plan,
+        rows_K: npt.NDArray[np.int64],
+        scores_K: npt.NDArray[np.float32],
+        state_D: npt.NDArray[np.float32],
+    ) -> RowAnswer:
+        if how.fetched:
+            kept = scores_K > -np.inf
+            if how.checked:
+                kept &= self.filters.passing(request, rows_K)
+            places = np.flatnonzero(kept)[: request.k]
+            everything_came = scores_K[-1] == -np.inf
+            if len(places) == request.k or everything_came or not how.checked:
+                return RowAnswer(rows_K[places].tolist(), scores_K[places].tolist())
+        return self._alone(request, state_D)
+
+    def _alone(self, request: RowRequest, state_D: npt.NDArray[np.float32]) -> RowAnswer:
+        """Score the rows that pass the filters, and no other."""
+        rows_n = self.filters.candidates(request)
+        scores_n = self.scored.scores(state_D, rows_n)
+        barred = set(request.excluded)
+        places = best(scores_n, request.k + len(barred))
+        rows = rows_n[places].tolist()
+        kept = [place for place, row in enumerate(rows) if row not in barred][: request.k]
+        return RowAnswer([rows[p] for p in kept], scores_n[places[kept]].tolist())
 
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
         """Say what the scores of `rows` hang on; see `Explainer.explain`."""
@@ -128,21 +167,17 @@ def open_model(
     return model
 
 
-def _has_filters(request: RowRequest) -> bool:
-    return (
-        request.allowed is not None or request.categories is not None or not request.only_available
-    )
-
-
 def assemble(requests: Sequence[RowRequest]) -> dict[str, AnyArray]:
-    """Return the graph's inputs for a batch, padded to its longest history and exclusion."""
+    """Return the graph's inputs for a batch, padded to its longest history and exclusion.
+
+    What is excluded are rows, as they lie in the bundle's table.
+    """
     history_BL, length_B = pad([request.history for request in requests])
     excluded_BE, _ = pad([request.excluded for request in requests])
     return {
         "history": history_BL,
         "length": length_B,
         "excluded": excluded_BE,
-        "bias_row": np.zeros(len(requests), np.int64),  # line 0: what is available
         "k": np.array([max(request.k for request in requests)], np.int64),
     }
 
@@ -170,7 +205,7 @@ def split(
     """Cut each request's answer to its k and to what is eligible (scores above -inf)."""
     answers = []
     for request, rows, scores in zip(requests, rows_BK.tolist(), scores_BK.tolist(), strict=True):
-        kept = request.k
+        kept = min(request.k, len(scores))  # fewer rows are bound than were asked for
         if scores[kept - 1] == -math.inf:  # fewer are eligible: the rest is at the end
             kept = scores.index(-math.inf)
         answers.append(RowAnswer(rows[:kept], scores[:kept]))

@@ -17,6 +17,7 @@ from mmsr.bundle.catalogue import CATALOGUE, Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
 from mmsr.engine.config import Limits
+from mmsr.engine.items import CHUNK, bound_rows
 from mmsr.engine.probe_set import PROBE
 from mmsr.engine.quantise import CODES, SCALES
 
@@ -27,19 +28,21 @@ ITEM_OUTPUTS = "tables/item_outputs.npy"
 SEQUENCE_INPUTS = {
     "history": ("int64", 2),  # [B, L] rows, oldest first, padded on the right with 0
     "length": ("int64", 1),  # [B], at least 1
-    "excluded": ("int64", 2),  # [B, E] rows never to be returned, padded with 0
-    "bias": ("float32", 2),  # [S, C] one line an eligibility set: 0 or -inf
-    "bias_row": ("int64", 1),  # [B] which line holds for the request
-    "k": ("int64", 1),  # [1]
-    "item_inputs": ("float32", 2),  # [C, W]
-    "item_outputs": ("float32", 2),  # [C, D]
+    "excluded": ("int64", 2),  # [B, E] bound rows never to be returned
+    "k": ("int64", 1),  # [1], at most as many as rows are bound
+    "item_inputs": ("float32", 2),  # [R, W]
+    "item_outputs": ("float32", 2),  # [C, D], C a multiple of `items.CHUNK`
 }
 # Of a graph in half precision these may be float16; the bundle's tables stay float32.
-HALF_INPUTS = ("bias", "item_inputs", "item_outputs")
+HALF_INPUTS = ("item_inputs", "item_outputs")
 # And what a graph reads that chooses candidates by 8-bit codes; see `quantise`.
-CODE_INPUTS = {CODES: ("int8", 2), SCALES: ("float32", 1)}  # [D, C], [C]
+CODE_INPUTS = {CODES: ("int8", 2), SCALES: ("float32", 1)}  # [D, R], [R]
 CODE_FILES = {name: f"tables/{name}.npy" for name in CODE_INPUTS}
-SEQUENCE_OUTPUTS = {"rows": ("int64", 2), "scores": ("float32", 2)}  # [B, K], best first
+SEQUENCE_OUTPUTS = {
+    "rows": ("int64", 2),  # [B, K], best first
+    "scores": ("float32", 2),  # [B, K]
+    "states": ("float32", 2),  # [B, D]: the score of a row is its product with the state
+}
 # The same of the explain graph, which older bundles do not have.
 EXPLAIN_INPUTS = {
     "history": ("int64", 2),  # [B, L] as above
@@ -125,11 +128,12 @@ def _check_manifest(folder: Path, manifest: Manifest) -> None:
     if "explain" in manifest.graphs:
         _check_explain(folder, manifest)
     sizes = manifest.tables
-    if not 1 <= sizes.items < sizes.capacity:
+    # A row beside the items is left where all are bound: what is excluded is padded with it.
+    if sizes.items < 1 or sizes.capacity % CHUNK or bound_rows(sizes.items) > sizes.capacity:
         _refuse(
             folder,
             f"{sizes.items} items in tables of {sizes.capacity} rows; expected at least 1 item, "
-            "and a row for each beside row 0",
+            f"and rows in a multiple of {CHUNK} for row 0 and each item",
         )
     if manifest.max_length < 1:
         _refuse(folder, f"max_length {manifest.max_length}; expected at least 1")

@@ -16,7 +16,9 @@ class Limits:
     ndcg_loss: float  # largest share of NDCG@10 that may be lost, unless it may be chance
     # Largest error of a returned score, relative to max(1, top score).
     score_error: float
-    # The same between two forms of one request: alone or in a batch, padded or not.
+    # Of a returned state, relative to max(1, largest entry).
+    state_error: float
+    # The error of a score between two forms of one request: alone or in a batch, padded or not.
     form_error: float
     # NDCG of the probe that no tie within fp32's tolerance explains; None: `ndcg_loss` judges.
     ndcg_error: float | None
@@ -31,19 +33,31 @@ LIMITS = {
         overlap=1.0,
         ndcg_loss=0.001,  # only ties are broken otherwise: measured 0
         score_error=FP32_TOLERANCE,
+        state_error=FP32_TOLERANCE,
         form_error=FP32_TOLERANCE,
         ndcg_error=1e-9,  # two sums of the same numbers
     ),
     "fp16": Limits(
-        overlap=0.995, ndcg_loss=0.005, score_error=0.02, form_error=0.02, ndcg_error=None
+        overlap=0.995,
+        ndcg_loss=0.005,
+        score_error=0.02,
+        state_error=0.02,
+        form_error=0.02,
+        ndcg_error=None,
     ),
     "bf16": Limits(
-        overlap=0.995, ndcg_loss=0.005, score_error=0.1, form_error=0.1, ndcg_error=None
+        overlap=0.995,
+        ndcg_loss=0.005,
+        score_error=0.1,
+        state_error=0.1,
+        form_error=0.1,
+        ndcg_error=None,
     ),
     "int8": Limits(
         overlap=0.99,
         ndcg_loss=0.01,
         score_error=FP32_TOLERANCE,
+        state_error=FP32_TOLERANCE,
         form_error=0.01,
         ndcg_error=None,
     ),

@@ -6,6 +6,7 @@ answers to compare with were stored at export.
 
 # P probe users, L longest probe history, K results compared, D output columns, C table rows
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.errors import ProbeFailed
-from mmsr.engine.items import eligibility
 from mmsr.engine.model import SequenceModel, open_model
 from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
-from mmsr.engine.probe_answers import ask, count_right, distance, misordered, spread
+from mmsr.engine.probe_answers import (
+    ask,
+    bind_rows,
+    count_right,
+    distance,
+    misordered,
+    outside,
+    spread,
+)
 from mmsr.engine.probe_filters import FilterReport, probe_filters
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows, load_probe
 from mmsr.engine.runners.base import Runner
@@ -40,6 +48,7 @@ class ProbeReport:
     max_error: float  # the same, relative
     alone_error: float  # computed alone against in a batch, relative
     padding_error: float  # padded further against not, relative
+    state_error: float  # of an entry of a state, relative to the user's largest
     table_error: float  # of PyTorch's own best scores, computed anew from the bundle's table
     ndcg: float  # NDCG@10 of the targets, by the runner
     ndcg_reference: float  # the same, by PyTorch
@@ -63,6 +72,7 @@ class ProbeReport:
             for what, value, most in (
                 ("score error", self.max_error, limits.score_error),
                 ("score error with filters", self.filtered.max_error, limits.score_error),
+                ("state error", self.state_error, limits.state_error),
                 ("alone against batched", self.alone_error, limits.form_error),
                 ("padded against unpadded", self.padding_error, limits.form_error),
                 ("output table against PyTorch's scores", self.table_error, FP32_TOLERANCE),
@@ -113,30 +123,29 @@ def prove(model: SequenceModel, users: int | None = None) -> ProbeReport:
     if users is not None:
         probe = probe.of(spread(probe.length_P, users))
     try:
+        bind_rows(model.runner, bundle.item_outputs_CD, items, bundle.codes)
         found = probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
         return replace(found, precision=precision_of(bundle.manifest))
     finally:
-        model.bind_eligible(bundle.catalogue.available)
+        model.bind()
 
 
 def probe_runner(
     runner: Runner, probe: ProbeSet, item_outputs_CD: Floats, items: int
 ) -> ProbeReport:
-    """Compare a runner whose tables are bound; afterwards its bias is to be bound anew."""
-    runner.bind("bias", eligibility(np.ones(items, np.bool_), len(item_outputs_CD)))
+    """Compare a runner whose tables are bound, the output vectors by `bind_rows`."""
     k = min(probe.top_rows_PK.shape[1], items)
     everyone = np.arange(len(probe.length_P))
-    rows_PK, scores_PK = _answers(runner, probe, everyone, k)
+    ask_for = _Asking(runner, probe, k, items)
+    rows_PK, scores_PK, state_PD = ask_for.answers(everyone)
     known_PK = (rows_PK >= 1) & (rows_PK <= items)
     reference_PK = _reference_scores(probe, rows_PK * known_PK, item_outputs_CD)
     scale_P = np.maximum(1.0, np.abs(probe.top_scores_PK[:, :k]).max(axis=1))
     least_P = probe.top_scores_PK[:, k - 1] - FP32_TOLERANCE * scale_P
     right_P = count_right(rows_PK, known_PK & (reference_PK >= least_P[:, None]))
     few = spread(probe.length_P, ALONE)
-    alone_fk = np.concatenate(
-        [_answers(runner, probe, few[i : i + 1], k)[1] for i in range(len(few))]
-    )
-    wide_fk = _answers(runner, probe, few, k, width=probe.history_PL.shape[1])[1]
+    alone_fk = np.concatenate([ask_for.answers(few[i : i + 1])[1] for i in range(len(few))])
+    wide_fk = ask_for.answers(few, width=probe.history_PL.shape[1])[1]
     error_P = distance(scores_PK, reference_PK)
     return ProbeReport(
         runner=runner.name,
@@ -148,6 +157,7 @@ def probe_runner(
         max_error=float((error_P / scale_P).max()),
         alone_error=float((distance(alone_fk, scores_PK[few]) / scale_P[few]).max()),
         padding_error=float((distance(wide_fk, alone_fk) / scale_P[few]).max()),
+        state_error=_state_error(probe, state_PD),
         table_error=_table_error(probe, item_outputs_CD, scale_P),
         ndcg=_ndcg(rows_PK, probe.target_P),
         ndcg_reference=_ndcg(probe.top_rows_PK, probe.target_P),
@@ -167,27 +177,41 @@ def _table_error(probe: ProbeSet, item_outputs_CD: Floats, scale_P: Floats) -> f
     return float((distance(again_PK, probe.top_scores_PK) / scale_P).max())
 
 
-def _answers(
-    runner: Runner, probe: ProbeSet, users: Rows, k: int, width: int | None = None
-) -> tuple[Rows, Floats]:
-    """Return rows and scores [len(users), K], in batches padded to `width` or their longest."""
-    rows, scores = [], []
-    for start in range(0, len(users), BATCH):
-        some = users[start : start + BATCH]
-        length = probe.length_P[some]
-        rows_PK, scores_PK = ask(
-            runner,
-            {
-                "history": probe.history_PL[some, : width or int(length.max())],
+@dataclass(frozen=True)
+class _Asking:
+    """Asks a runner for the probe's users, every item eligible."""
+
+    runner: Runner
+    probe: ProbeSet
+    k: int
+    items: int
+
+    def answers(self, users: Rows, width: int | None = None) -> tuple[Rows, Floats, Floats]:
+        """Return rows and scores [P, K] and states [P, D], in batches padded to `width`.
+
+        Without one, each batch is padded to its longest history.
+        """
+        parts = []
+        for start in range(0, len(users), BATCH):
+            some = users[start : start + BATCH]
+            length = self.probe.length_P[some]
+            inputs = {
+                "history": self.probe.history_PL[some, : width or int(length.max())],
                 "length": length,
-                "excluded": np.zeros((len(some), 1), np.int64),
-                "bias_row": np.zeros(len(some), np.int64),
-                "k": np.array([k], np.int64),
-            },
-        )
-        rows.append(rows_PK)
-        scores.append(scores_PK)
-    return np.concatenate(rows), np.concatenate(scores)
+                "excluded": outside(len(some), self.items),
+                "k": np.array([self.k], np.int64),
+            }
+            parts.append(ask(self.runner, inputs))
+        rows_PK, scores_PK, state_PD = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return rows_PK, scores_PK, state_PD
+
+
+def _state_error(probe: ProbeSet, state_PD: Floats) -> float:
+    """Return how far the states are from PyTorch's: requests answered alone are scored by them."""
+    if state_PD.shape != probe.state_PD.shape:
+        return math.inf
+    scale_P = np.maximum(1.0, np.abs(probe.state_PD).max(axis=1))
+    return float((distance(state_PD, probe.state_PD) / scale_P).max())
 
 
 def _reference_scores(probe: ProbeSet, rows_PK: Rows, item_outputs_CD: Floats) -> Floats:

@@ -11,12 +11,30 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.errors import ProbeFailed
+from mmsr.engine.items import bound_rows, rows_outside
 from mmsr.engine.probe_set import Floats, Rows
 from mmsr.engine.runners.base import AnyArray, Runner
 
 
-def ask(runner: Runner, inputs: Mapping[str, AnyArray]) -> tuple[Rows, Floats]:
-    """Return rows and scores [P, K]; `ProbeFailed` unless there are K of each for every user."""
+def bind_rows(
+    runner: Runner, outputs_CD: Floats, items: int, codes: Mapping[str, AnyArray]
+) -> None:
+    """Bind a bundle's output vectors in catalogue order; `outside` must then be excluded."""
+    runner.bind("item_outputs", outputs_CD[: bound_rows(items)])
+    for name, array in codes.items():
+        runner.bind(name, array)
+
+
+def outside(users: int, items: int) -> Rows:
+    """Return for each user the rows that are bound and no item."""
+    return np.tile(np.array(rows_outside(items), np.int64), (users, 1))
+
+
+def ask(runner: Runner, inputs: Mapping[str, AnyArray]) -> tuple[Rows, Floats, Floats]:
+    """Return rows and scores [P, K] and the states [P, D].
+
+    `ProbeFailed` unless there are K rows and scores for every user.
+    """
     outputs = runner.run(inputs)
     rows_PK, scores_PK = outputs["rows"], outputs["scores"]
     wanted = (len(inputs["length"]), int(inputs["k"][0]))
@@ -25,7 +43,7 @@ def ask(runner: Runner, inputs: Mapping[str, AnyArray]) -> tuple[Rows, Floats]:
             f"{runner.name} returns rows {list(rows_PK.shape)} and scores {list(scores_PK.shape)} "
             f"where {wanted[0]} users ask for {wanted[1]} each; export the model again"
         )
-    return rows_PK, scores_PK
+    return rows_PK, scores_PK, outputs["states"]
 
 
 def distance(a_PK: Floats, b_PK: Floats) -> Floats:

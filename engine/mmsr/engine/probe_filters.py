@@ -1,16 +1,16 @@
-"""Asks the probe's users again with filters: exclusions, eligibility lines and other K.
+"""Asks the probe's users again with exclusions of differing length, and for other K.
 
 The right answers follow from PyTorch's stored states: state @ item_outputs is every row's score.
 """
 
-# F users of one call, C table rows, S eligibility lines, K results asked for
+# F users of one call, C bound rows, K results asked for
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.engine.items import eligibility
+from mmsr.engine.items import bound_rows, rows_outside
 from mmsr.engine.model import RowRequest, assemble
 from mmsr.engine.probe_answers import ask, count_right, distance, misordered, spread
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows
@@ -18,7 +18,8 @@ from mmsr.engine.runners.base import AnyArray, Runner
 
 USERS = 128  # an eighth of the probe set: this pass ranks the whole catalogue in numpy
 KS = (7, 100, 1, 40)  # of one call each: less and more than the K of the stored answers
-LINES = 3  # eligibility lines: everything, and twice without a half of the items
+STEPS = 3  # of the best: none of them excluded, every one, every second
+MANY = 1000  # rows of which every third user is denied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +35,20 @@ class FilterReport:
 def probe_filters(
     runner: Runner, probe: ProbeSet, item_outputs_CD: Floats, items: int, tolerance: float
 ) -> FilterReport:
-    """Ask with each user's history and best item excluded, and half of the items barred.
+    """Ask with each user's history excluded, some of the best rows and many at random.
 
-    The tables are bound; the bias is left bound to this comparison's own lines.
+    The tables are bound, the output vectors by `bind_rows`.
     """
-    bias_SC = bias_lines(items, len(item_outputs_CD))
-    runner.bind("bias", bias_SC)
     users = spread(probe.length_P, USERS)
     parts = []
     for number, k in enumerate(KS):
         some = users[number :: len(KS)]
         if len(some):
-            inputs = filtered_inputs(probe, some, min(k, items))
-            scores_FC = _allowed_scores(probe, some, item_outputs_CD, bias_SC, inputs)
-            parts.append(_compare(ask(runner, inputs), scores_FC, _scale(probe, some), tolerance))
+            inputs = filtered_inputs(probe, some, min(k, items), items)
+            scores_FC = _allowed_scores(probe, some, item_outputs_CD[: bound_rows(items)], inputs)
+            rows_FK, found_FK, _ = ask(runner, inputs)
+            scale_F = _scale(probe, some)
+            parts.append(_compare((rows_FK, found_FK), scores_FC, scale_F, tolerance))
     right, wanted, error, unordered = np.array(parts).T
     return FilterReport(
         users=len(users),
@@ -57,32 +58,25 @@ def probe_filters(
     )
 
 
-def bias_lines(items: int, capacity: int) -> Floats:
-    """Return S lines of the graph's bias: all items; without the odd rows; without the even."""
-    rows_N = np.arange(1, items + 1)
-    lines = [np.ones(items, np.bool_), rows_N % 2 == 0, rows_N % 2 == 1]
-    return np.concatenate([eligibility(eligible_N, capacity) for eligible_N in lines])
-
-
-def filtered_inputs(probe: ProbeSet, users: Rows, k: int) -> dict[str, AnyArray]:
+def filtered_inputs(probe: ProbeSet, users: Rows, k: int, items: int) -> dict[str, AnyArray]:
     """Return the graph's inputs for some users; what is excluded differs in length."""
-    requests = []
-    for user in users.tolist():
+    random = np.random.default_rng(0)
+    outside, requests = rows_outside(items), []
+    for number, user in enumerate(users.tolist()):
         history = probe.history_PL[user, : probe.length_P[user]].tolist()
-        requests.append(RowRequest(history, [*history, int(probe.top_rows_PK[user, 0])], k))
-    return {**assemble(requests), "bias_row": np.arange(len(users)) % LINES}
+        step = number % STEPS
+        best = probe.top_rows_PK[user, ::step].tolist() if step else []
+        many = random.integers(1, items + 1, MANY).tolist() if not step else []
+        requests.append(RowRequest(history, [*outside, *history, *best, *many], k))
+    inputs = assemble(requests)  # pads with row 0, which is outside
+    return {**inputs, "k": np.array([min(k, bound_rows(items))], np.int64)}
 
 
 def _allowed_scores(
-    probe: ProbeSet,
-    users: Rows,
-    item_outputs_CD: Floats,
-    bias_SC: Floats,
-    inputs: dict[str, AnyArray],
+    probe: ProbeSet, users: Rows, outputs_CD: Floats, inputs: dict[str, AnyArray]
 ) -> Floats:
     """Return every row's score [F, C], -inf where the filters bar it."""
-    scores_FC: Floats = probe.state_PD[users] @ item_outputs_CD.T
-    scores_FC += bias_SC[inputs["bias_row"]]
+    scores_FC: Floats = probe.state_PD[users] @ outputs_CD.T
     np.put_along_axis(scores_FC, inputs["excluded"], np.float32(-np.inf), axis=1)
     return scores_FC
 

@@ -114,7 +114,6 @@ class OnnxRuntime:
         k = np.array([K], np.int64)
         binding = self.session.io_binding()
         fixed = {
-            "bias": tables.bias_SC,
             "item_inputs": tables.inputs_CW,
             "item_outputs": tables.outputs_CD,
         }
@@ -123,7 +122,8 @@ class OnnxRuntime:
                 name, device, 0, _numpy_type(tensor), tensor.shape, tensor.data_ptr()
             )
         binding.bind_cpu_input("k", k)
-        for name, tensor in {"rows": rows, "scores": scores}.items():
+        states = torch.empty(batch, self.setting.width, dtype=torch.float32, device=device)
+        for name, tensor in {"rows": rows, "scores": scores, "states": states}.items():
             binding.bind_output(
                 name, device, 0, _numpy_type(tensor), tensor.shape, tensor.data_ptr()
             )
@@ -146,7 +146,6 @@ class TensorRT:
         """Bind tables and make the memory of one batch size."""
         inputs = request(self.setting, tables.items, batch)
         fixed = {
-            "bias": tables.bias_SC,
             "item_inputs": tables.inputs_CW,
             "item_outputs": tables.outputs_CD,
             "k": torch.tensor([K]),

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.setting import LENGTH, K, SectionSkippedError, Setting
+from mmsr.engine.items import bound_rows, rows_outside
+from mmsr.engine.probe_answers import outside
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender, last_states
 
@@ -23,16 +25,16 @@ TABLE_COPIES = 2.5  # memory beside the tables: scores, sorted scores
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Item tables on the device; row 0 is padding."""
+    """Item tables on the device; row 0 is padding, and what follows the items."""
 
     inputs_CW: Tensor
     outputs_CD: Tensor
-    bias_SC: Tensor
+    bias_SC: Tensor  # for PyTorch alone: -inf where a row is no item
 
     @property
     def items(self) -> int:
         """Rows that are items."""
-        return len(self.outputs_CD) - 1
+        return len(self.inputs_CW) - 1
 
 
 def make_model(setting: Setting, seed: int) -> SequentialRecommender:
@@ -52,11 +54,11 @@ def make_tables(setting: Setting, items: int, dtype: torch.dtype) -> Tables:
     """Return random tables; in fp16 they are the rounded fp32 ones."""
     width = setting.width
     columns = width * (1 + len(FEATURES))
-    bias_SC = torch.zeros(1, items + 1, dtype=dtype, device=setting.device)
-    bias_SC[0, 0] = -torch.inf
+    bias_SC = torch.zeros(1, bound_rows(items), dtype=dtype, device=setting.device)
+    bias_SC[0, rows_outside(items)] = -torch.inf
     return Tables(
         inputs_CW=_random(setting, items + 1, columns, (1, dtype)),
-        outputs_CD=_random(setting, items + 1, width, (2, dtype)),
+        outputs_CD=_random(setting, bound_rows(items), width, (2, dtype)),
         bias_SC=bias_SC,
     )
 
@@ -94,8 +96,7 @@ def request(setting: Setting, items: int, batch: int) -> dict[str, Tensor]:
     values = {
         "history": histories(items, batch),
         "length": np.full(batch, LENGTH, np.int64),
-        "excluded": np.zeros((batch, 1), np.int64),
-        "bias_row": np.zeros(batch, np.int64),
+        "excluded": outside(batch, items),
     }
     return {name: torch.from_numpy(v).to(setting.device) for name, v in values.items()}
 
@@ -139,7 +140,7 @@ def compare(
         state_PD = torch.from_numpy(arrays["state_PD"]).to(setting.device)
         best_PK = torch.from_numpy(arrays["best_PK"]).to(setting.device)
     rows_PK, scores_PK = (t.to(setting.device) for t in found)
-    outputs_CD = _random(setting, items + 1, setting.width, (2, torch.float32))
+    outputs_CD = _random(setting, bound_rows(items), setting.width, (2, torch.float32))
     wanted_PK = torch.einsum("pd,pkd->pk", state_PD, outputs_CD[rows_PK])
     scale_P1 = best_PK.abs().amax(1, keepdim=True).clamp_min(1.0)
     right_PK = (wanted_PK >= best_PK[:, -1:] - TIE * scale_P1) & (rows_PK > 0)

@@ -29,6 +29,7 @@ from mmsr.export.int8_text import INT8, install_int8_text
 from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import reuse_graph
+from mmsr.export.scoring_tail import decide_form
 from mmsr.export.tables import (
     ProbeKind,
     capacity_of,
@@ -188,12 +189,14 @@ def write_bundle(
     `fresh`: convert every graph, whatever earlier exports have left in the repository.
     """
     require_exportable(run.info.recipe.model)
-    fold = decide(run.info.recipe.model, capacity_of(run.info.items))
+    capacity = capacity_of(run.info.items)
+    fold, scoring = decide(run.info.recipe.model, capacity), decide_form(capacity)
+    forms = {"folded": fold.folded, "chunked": scoring.chunked}
     store = TemplateStore(root=repository.root, fresh=fresh)
     with stages.stage("graphs"):
-        graphs = _write_graphs(run, folder, ("sequence", "item"), store, folded=fold.folded)
+        graphs = _write_graphs(run, folder, ("sequence", "item"), store, **forms)
     with stages.stage("explain"):
-        graphs |= _write_graphs(run, folder, ("explain",), store, folded=fold.folded)
+        graphs |= _write_graphs(run, folder, ("explain",), store, **forms)
     with stages.stage("encoders"):
         graphs |= _write_encoders(run, folder, repository, fresh=fresh)
     with stages.stage("tables"):
@@ -203,15 +206,26 @@ def write_bundle(
         probe_set(run, rows, probe).save(folder)
     with stages.stage("hashes"):
         manifest = _manifest(run, folder, graphs, sizes, probe)
-        recorded = manifest.provenance | {"item_rows": asdict(fold)}
+        recorded = manifest.provenance | {
+            "item_rows": asdict(fold),
+            "scoring": asdict(scoring),
+        }
         replace(manifest, provenance=recorded).save(folder)
 
 
 def _write_graphs(
-    run: TrainedRun, folder: Path, names: Sequence[str], store: TemplateStore, *, folded: bool
+    run: TrainedRun,
+    folder: Path,
+    names: Sequence[str],
+    store: TemplateStore,
+    *,
+    folded: bool,
+    chunked: bool,
 ) -> _Graphs:
     written = {
-        name: write_trained(name, run.model, folder / GRAPH_FILES[name], store, folded=folded)
+        name: write_trained(
+            name, run.model, folder / GRAPH_FILES[name], store, folded=folded, chunked=chunked
+        )
         for name in names
     }
     return _Graphs(

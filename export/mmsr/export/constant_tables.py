@@ -16,20 +16,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
-from mmsr.engine.items import eligibility
 from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS, OpenedBundle
 from mmsr.engine.precision import FP32, precision_of
 
 TABLES = {"item_inputs": ITEM_INPUTS, "item_outputs": ITEM_OUTPUTS}
 REQUEST_INPUTS = ("history", "length", "excluded", "k")
+OUTPUTS = ("rows", "scores")
 K_EACH = TensorSpec(name="k", dtype="int64", shape=("B", 1))
 
 
 def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
     """Write the graph to `path`; the caller puts the table files beside it.
 
-    `bias` becomes the availability of the bundle's catalogue and `bias_row` zero; `k` becomes int64
-    [B, 1], of which the largest holds for all. `BundleError` for a graph with other inputs.
+    What is no item, or not available by the bundle's catalogue, is barred by one number a row; `k`
+    becomes int64 [B, 1], of which the largest holds for all. The states are no output.
+    `BundleError` for a graph with other inputs.
     """
     precision = precision_of(bundle.manifest)
     if precision != FP32:
@@ -39,7 +40,7 @@ def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
         )
     model = onnx.load(bundle.sequence_path)
     graph = model.graph
-    known = {*TABLES, *REQUEST_INPUTS, "bias", "bias_row"}
+    known = {*TABLES, *REQUEST_INPUTS}
     unknown = sorted({value.name for value in graph.input} ^ known)
     if unknown:
         raise BundleError(
@@ -48,13 +49,11 @@ def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
         )
     for name, file in TABLES.items():
         _replace_input(graph, name, _external(bundle.folder / file, name))
-    bias_1C = eligibility(bundle.catalogue.available, bundle.manifest.tables.capacity)
-    _replace_input(graph, "bias", numpy_helper.from_array(bias_1C, "bias"))
-    _remove_input(graph, "bias_row")
+    _bar_unavailable(bundle, graph)
     _k_per_request(graph)
+    [states] = [value for value in graph.output if value.name not in OUTPUTS]
+    graph.output.remove(states)
     first = [
-        helper.make_node("Shape", ["length"], ["mmsr_requests"]),
-        helper.make_node("ConstantOfShape", ["mmsr_requests"], ["bias_row"], value=_int64([0])),
         helper.make_node("ReduceMax", ["k"], ["mmsr_k"], keepdims=0),
         helper.make_node("Reshape", ["mmsr_k", "mmsr_one"], ["mmsr_most_k"]),
     ]
@@ -65,7 +64,30 @@ def write_constant_graph(bundle: OpenedBundle, path: Path) -> GraphSpec:
     path.write_bytes(model.SerializeToString())
     kept = [tensor for tensor in bundle.sequence_spec.inputs if tensor.name in REQUEST_INPUTS]
     inputs = tuple(K_EACH if tensor.name == "k" else tensor for tensor in kept)
-    return GraphSpec(file=path.name, inputs=inputs, outputs=bundle.sequence_spec.outputs)
+    outputs = tuple(t for t in bundle.sequence_spec.outputs if t.name in OUTPUTS)
+    return GraphSpec(file=path.name, inputs=inputs, outputs=outputs)
+
+
+def _bar_unavailable(bundle: OpenedBundle, graph: onnx.GraphProto) -> None:
+    """Add 0 or -inf to each row's scores, before the exclusions are written into them."""
+    bias_C = np.full(bundle.manifest.tables.capacity, -np.inf, np.float32)
+    bias_C[1 : len(bundle.catalogue) + 1][bundle.catalogue.available] = 0.0
+    found = [place for place, node in enumerate(graph.node) if node.op_type == "ScatterElements"]
+    if len(found) != 1:
+        raise BundleError(
+            f"{bundle.sequence_path}: {len(found)} nodes write exclusions, expected one; export "
+            "the model again"
+        )
+    scatter = graph.node[found[0]]
+    [rows_last] = [attribute.i == 1 for attribute in scatter.attribute if attribute.name == "axis"]
+    bias = bias_C[None, :] if rows_last else bias_C[:, None]
+    graph.initializer.append(numpy_helper.from_array(bias, "mmsr_bias"))
+    add = helper.make_node("Add", [scatter.input[0], "mmsr_bias"], ["mmsr_eligible"])
+    scatter.input[0] = "mmsr_eligible"
+    nodes = list(graph.node)
+    nodes.insert(found[0], add)
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _k_per_request(graph: onnx.GraphProto) -> None:

@@ -1,5 +1,6 @@
 """Every graph of a bundle, converted from a trained run."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -7,8 +8,10 @@ import torch
 
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.export.folding import RowLayout, plain_columns
-from mmsr.export.graphs import TRACED_K, ItemGraph, SequenceGraph, item_input_names
+from mmsr.export.graphs import ItemGraph, StateGraph, item_input_names
+from mmsr.export.int8_scoring import STATES
 from mmsr.export.onnx_file import Conversion, Port, convert, describe
+from mmsr.export.scoring_tail import append_scoring
 from mmsr.training.model import SequentialRecommender
 
 if TYPE_CHECKING:  # they import torchvision and transformers
@@ -16,16 +19,19 @@ if TYPE_CHECKING:  # they import torchvision and transformers
     from mmsr.training.features.text_encoder import TextEncoder
 
 
-def convert_sequence(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:
+def convert_sequence(
+    model: SequentialRecommender, path: Path, *, folded: bool, chunked: bool = False
+) -> GraphSpec:
     """Write sequence.onnx, which reads rows as `folding` makes them or plain ones."""
-    return sequence_conversion(model, folded=folded).write(path)
+    return sequence_conversion(model, folded=folded, chunked=chunked).write(path)
 
 
-def sequence_conversion(model: SequentialRecommender, *, folded: bool) -> Conversion:
-    """Return what sequence.onnx is made of."""
+def sequence_conversion(
+    model: SequentialRecommender, *, folded: bool, chunked: bool = False
+) -> Conversion:
+    """Return what sequence.onnx is made of; `chunked` is the form of its scoring."""
     config = model.config
     columns = RowLayout(config).columns if folded else plain_columns(config)
-    capacity = 11
     ones = torch.ones(2, dtype=torch.int64)
     ports = [
         Port(
@@ -35,23 +41,15 @@ def sequence_conversion(model: SequentialRecommender, *, folded: bool) -> Conver
             most={1: config.max_length},
         ),
         Port(name="length", example=ones, dynamic={0: "B"}),
-        Port(
-            name="excluded",
-            example=torch.zeros(2, 4, dtype=torch.int64),
-            dynamic={0: "B", 1: "E"},
-        ),
-        Port(
-            name="bias",
-            example=torch.zeros(3, capacity),
-            dynamic={0: "S", 1: "C"},
-            least={1: TRACED_K},
-        ),
-        Port(name="bias_row", example=ones, dynamic={0: "B"}),
-        Port(name="item_inputs", example=torch.zeros(capacity, columns), dynamic={0: "C"}),
-        Port(name="item_outputs", example=torch.zeros(capacity, config.width), dynamic={0: "C"}),
+        # Named apart from the rows of `item_outputs`, of which fewer may be bound.
+        Port(name="item_inputs", example=torch.zeros(11, columns), dynamic={0: "R"}),
     ]
-    module = SequenceGraph(model, folded)
-    return Conversion(module=module, ports=ports, outputs=["rows", "scores"], k_is_input=True)
+    return Conversion(
+        module=StateGraph(model, folded),
+        ports=ports,
+        outputs=[STATES],
+        finish=partial(append_scoring, chunked=chunked),
+    )
 
 
 def convert_item(model: SequentialRecommender, path: Path, *, folded: bool) -> GraphSpec:

@@ -16,6 +16,7 @@ from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.model import SequenceModel
 from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
 from mmsr.engine.probe import ProbeReport, probe_runner, prove
+from mmsr.engine.probe_answers import bind_rows
 from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import LOAD_ERRORS, open_onnx
@@ -243,10 +244,13 @@ def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> 
         folded, precision = is_folded(manifest), precision_of(manifest)
         rows = _plain_rows(run, folder, folded=folded)
         probed, probe_error = _probe(run, rows, model)
-        model.bind_eligible(model.bundle.catalogue.available)
+        model.bind()
         asked = held_out(run.split, manifest.exclude_seen)
         gain_E = bundle_gains(model, asked)
         explain = check_explain(run, model, rows, asked.histories)
+        bind_rows(
+            model.runner, model.bundle.item_outputs_CD, manifest.tables.items, model.bundle.codes
+        )
         buckets = check_buckets(run, model.runner, rows, asked.histories)
         with _item_runner(run, folder, manifest) as item:
             items = item_parity(run, item, folded=folded)
@@ -337,6 +341,7 @@ def _probe(run: TrainedRun, rows: ItemRows, model: SequenceModel) -> tuple[Probe
     items = bundle.manifest.tables.items
     kind: ProbeKind = bundle.manifest.provenance["probe"]
     real = probe_set(run, rows, "real")
+    bind_rows(model.runner, bundle.item_outputs_CD, items, bundle.codes)
     report = probe_runner(model.runner, real, bundle.item_outputs_CD, items)
     stored, wanted = load_probe(bundle.folder, items), real
     if kind == "synthetic":

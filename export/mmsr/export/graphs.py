@@ -1,9 +1,7 @@
 """What is exported: the inference form of the model, as modules that `torch.onnx` can read."""
 
-# B batch, L history length, E excluded rows, S eligibility sets, C table rows, K results,
-# D width, W columns of the input table, n items
+# B batch, L history length, C table rows, D width, W columns of the input table, n items
 
-import torch
 from torch import Tensor, nn
 
 from mmsr.export.folding import FoldedModel, RowFolder
@@ -11,41 +9,25 @@ from mmsr.training.config import ModelConfig
 from mmsr.training.items import ItemContent
 from mmsr.training.model import SequentialRecommender
 
-TRACED_K = 7  # stands in the traced graph until `onnx_file.k_as_input` makes K an input
 
+class StateGraph(nn.Module):
+    """Histories in, the states after their last items out; `scoring_tail` ranks the items by them.
 
-class SequenceGraph(nn.Module):
-    """Histories and filters in, the K best eligible rows out.
-
-    The last block computes the last position only. The item tables are inputs: a retrain or a new
-    item changes them and not the graph. `folded`: whether the rows are `RowFolder`'s.
+    The last block computes the last position only. The item table is an input: a retrain or a new
+    item changes it and not the graph. `folded`: whether its rows are `RowFolder`'s.
     """
 
     def __init__(self, model: SequentialRecommender, folded: bool) -> None:
         super().__init__()
         self.model: FoldedModel | SequentialRecommender = FoldedModel(model) if folded else model
 
-    def forward(  # noqa: PLR0913 (a graph has as many parameters as inputs)
-        self,
-        history: Tensor,
-        length: Tensor,
-        excluded: Tensor,
-        bias: Tensor,
-        bias_row: Tensor,
-        item_inputs: Tensor,
-        item_outputs: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return rows int64 [B, K] and scores [B, K], best first.
+    def forward(self, history: Tensor, length: Tensor, item_inputs: Tensor) -> Tensor:
+        """Return the states [B, D].
 
-        history int64 [B, L] right-padded with row 0, length int64 [B], excluded int64 [B, E] padded
-        with row 0, bias [S, C] (0 or -inf), bias_row int64 [B], item_inputs [C, W],
-        item_outputs [C, D]. Ineligible slots have score -inf.
+        history int64 [B, L] right-padded with row 0, length int64 [B], item_inputs [C, W].
         """
-        state_BD = self.model.last(item_inputs, history, length)
-        scores_BC = state_BD @ item_outputs.T + bias[bias_row]
-        scores_BC = scores_BC.scatter(1, excluded, -torch.inf)
-        scores_BK, rows_BK = torch.topk(scores_BC, TRACED_K, dim=1)
-        return rows_BK, scores_BK
+        state_BD: Tensor = self.model.last(item_inputs, history, length)
+        return state_BD
 
 
 class ItemGraph(nn.Module):

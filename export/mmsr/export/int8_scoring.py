@@ -8,7 +8,7 @@ ONNX Runtime's product of uint8 and int8 adds pairs in 16 bits on processors wit
 clamps: 255 * 127 * 2 does not fit. So the state has seven bits, which fit exactly.
 """
 
-# B batch, D width, C table rows, M candidates, K results
+# B batch, D width, T table rows, of which C are bound, M candidates, K results
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +30,7 @@ STATE_LEVELS = 63  # on either side of STATE_ZERO
 STATE_ZERO = 64
 LEAST = 1e-30  # a state of zeros is divided by it
 TABLE = "item_outputs"
+STATES = "states"
 PREFIX = "int8_"
 
 Constants = dict[str, npt.NDArray[Any]]
@@ -38,49 +39,30 @@ Constants = dict[str, npt.NDArray[Any]]
 def write_int8_scoring(source: Path, target: Path) -> None:
     """Write the sequence graph `source` to `target` with two more inputs, the codes.
 
-    `PrecisionError` unless its scores are one product of a state with `item_outputs`.
+    `PrecisionError` for any other graph.
     """
     model = onnx.load(source)
     graph = model.graph
-    state = _state(source.name, graph)
-    for name in ("bias", "bias_row", "excluded", "k"):
-        if name not in {value.name for value in graph.input}:
-            raise PrecisionError(f"{source.name}: no input {name!r}, expected a sequence graph")
-    columns = {i.name: i for i in graph.input}[TABLE].type.tensor_type.shape.dim[1]
+    inputs = {value.name: value for value in graph.input}
+    names = {*inputs, *(output.name for output in graph.output)}
+    for name in (TABLE, "excluded", "k", STATES):
+        if name not in names:
+            raise PrecisionError(f"{source.name}: no {name!r}, expected a sequence graph")
+    columns = inputs[TABLE].type.tensor_type.shape.dim[1]
     width = columns.dim_param or columns.dim_value
-    nodes = [*graph.node, *_nodes(state)]
+    kept = [n for n in graph.node if not {"rows", "scores"} & set(n.output)]
+    nodes = [*kept, *_nodes(STATES)]
     del graph.node[:]
     graph.node.extend(_needed(nodes, [output.name for output in graph.output]))
     graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in _constants().items())
     _drop_unused(graph)
-    rows = helper.make_tensor_value_info(CODES, TensorProto.INT8, [width, "C"])
-    scales = helper.make_tensor_value_info(SCALES, TensorProto.FLOAT, ["C"])
-    graph.input.extend([rows, scales])
+    # As many columns as the whole table has rows, also where fewer are bound.
+    codes = helper.make_tensor_value_info(CODES, TensorProto.INT8, [width, "T"])
+    scales = helper.make_tensor_value_info(SCALES, TensorProto.FLOAT, ["T"])
+    graph.input.extend([codes, scales])
     del graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, target)
-
-
-def _state(name: str, graph: GraphProto) -> str:
-    """Return the value that is multiplied with the output table; take away what follows."""
-    readers = [node for node in graph.node if TABLE in node.input]
-    turned = [node.output[0] for node in readers if node.op_type == "Transpose"]
-    products = [
-        node
-        for node in graph.node
-        if node.op_type in ("MatMul", "Gemm") and ({TABLE, *turned} & set(node.input[1:2]))
-    ]
-    if len(products) != 1 or len(readers) != 1:
-        raise PrecisionError(
-            f"{name}: {len(products)} products with {TABLE!r} and {len(readers)} nodes that read "
-            "it, expected one of each; it cannot be written in int8"
-        )
-    outputs = {output.name for output in graph.output}
-    kept = [node for node in graph.node if not outputs & set(node.output)]
-    del graph.node[:]
-    graph.node.extend(kept)
-    state: str = products[0].input[0]
-    return state
 
 
 def _nodes(state: str) -> Iterator[NodeProto]:
@@ -89,22 +71,23 @@ def _nodes(state: str) -> Iterator[NodeProto]:
     yield from _scored_again(state)
 
 
-def _node(op: str, inputs: Sequence[str], output: str, **attributes: int) -> NodeProto:
-    node = helper.make_node(op, list(inputs), [output], name=output)
-    node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
-    return node
+def node(op: str, inputs: Sequence[str], output: str, **attributes: int | list[int]) -> NodeProto:
+    """Return a node of one output, by which it is named."""
+    made = helper.make_node(op, list(inputs), [output], name=output)
+    made.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+    return made
 
 
 def _quantised(state: str) -> Iterator[NodeProto]:
     """State [B, D] -> `int8_state` uint8 [B, D], each request by its own largest entry."""
-    yield _node("Abs", [state], f"{PREFIX}sizes")
-    yield _node("ReduceMax", [f"{PREFIX}sizes", f"{PREFIX}one"], f"{PREFIX}largest", keepdims=1)
-    yield _node("Max", [f"{PREFIX}largest", f"{PREFIX}least"], f"{PREFIX}scale")
-    yield _node("Div", [state, f"{PREFIX}scale"], f"{PREFIX}share")
-    yield _node("Mul", [f"{PREFIX}share", f"{PREFIX}levels"], f"{PREFIX}level")
-    yield _node("Round", [f"{PREFIX}level"], f"{PREFIX}rounded")
-    yield _node("Add", [f"{PREFIX}rounded", f"{PREFIX}middle"], f"{PREFIX}shifted")
-    yield _node("Cast", [f"{PREFIX}shifted"], f"{PREFIX}state", to=TensorProto.UINT8)
+    yield node("Abs", [state], f"{PREFIX}sizes")
+    yield node("ReduceMax", [f"{PREFIX}sizes", f"{PREFIX}one"], f"{PREFIX}largest", keepdims=1)
+    yield node("Max", [f"{PREFIX}largest", f"{PREFIX}least"], f"{PREFIX}scale")
+    yield node("Div", [state, f"{PREFIX}scale"], f"{PREFIX}share")
+    yield node("Mul", [f"{PREFIX}share", f"{PREFIX}levels"], f"{PREFIX}level")
+    yield node("Round", [f"{PREFIX}level"], f"{PREFIX}rounded")
+    yield node("Add", [f"{PREFIX}rounded", f"{PREFIX}middle"], f"{PREFIX}shifted")
+    yield node("Cast", [f"{PREFIX}shifted"], f"{PREFIX}state", to=TensorProto.UINT8)
 
 
 def _candidates() -> Iterator[NodeProto]:
@@ -113,19 +96,20 @@ def _candidates() -> Iterator[NodeProto]:
     The state's scale is left out: it is the same for all rows of a request.
     """
     product = [f"{PREFIX}state", CODES, f"{PREFIX}zero"]
-    yield _node("MatMulInteger", product, f"{PREFIX}sums")
-    yield _node("Cast", [f"{PREFIX}sums"], f"{PREFIX}floats", to=TensorProto.FLOAT)
-    yield _node("Mul", [f"{PREFIX}floats", SCALES], f"{PREFIX}scores")
-    yield _node("Gather", ["bias", "bias_row"], f"{PREFIX}bias")
-    yield _node("Add", [f"{PREFIX}scores", f"{PREFIX}bias"], f"{PREFIX}allowed")
-    yield _node("Shape", ["excluded"], f"{PREFIX}excluded")
-    yield _node("Expand", [f"{PREFIX}never", f"{PREFIX}excluded"], f"{PREFIX}nevers")
-    barred = [f"{PREFIX}allowed", "excluded", f"{PREFIX}nevers"]
-    yield _node("ScatterElements", barred, f"{PREFIX}final", axis=1)
-    yield _node("Mul", ["k", f"{PREFIX}oversample"], f"{PREFIX}times")
-    yield _node("Add", [f"{PREFIX}times", f"{PREFIX}margin"], f"{PREFIX}wanted")
-    yield _node("Shape", ["bias"], f"{PREFIX}capacity", start=1, end=2)
-    yield _node("Min", [f"{PREFIX}wanted", f"{PREFIX}capacity"], f"{PREFIX}most")
+    yield node("MatMulInteger", product, f"{PREFIX}all_sums")
+    yield node("Shape", [TABLE], f"{PREFIX}bound", start=0, end=1)
+    bound = [f"{PREFIX}none", f"{PREFIX}bound"]
+    yield node("Slice", [f"{PREFIX}all_sums", *bound, f"{PREFIX}one"], f"{PREFIX}sums")
+    yield node("Slice", [SCALES, *bound, f"{PREFIX}none"], f"{PREFIX}scales")
+    yield node("Cast", [f"{PREFIX}sums"], f"{PREFIX}floats", to=TensorProto.FLOAT)
+    yield node("Mul", [f"{PREFIX}floats", f"{PREFIX}scales"], f"{PREFIX}scores")
+    yield node("Shape", ["excluded"], f"{PREFIX}excluded")
+    yield node("Expand", [f"{PREFIX}never", f"{PREFIX}excluded"], f"{PREFIX}nevers")
+    barred = [f"{PREFIX}scores", "excluded", f"{PREFIX}nevers"]
+    yield node("ScatterElements", barred, f"{PREFIX}final", axis=1)
+    yield node("Mul", ["k", f"{PREFIX}oversample"], f"{PREFIX}times")
+    yield node("Add", [f"{PREFIX}times", f"{PREFIX}margin"], f"{PREFIX}wanted")
+    yield node("Min", [f"{PREFIX}wanted", f"{PREFIX}bound"], f"{PREFIX}most")
     yield helper.make_node(
         "TopK",
         [f"{PREFIX}final", f"{PREFIX}most"],
@@ -137,22 +121,23 @@ def _candidates() -> Iterator[NodeProto]:
 
 def _scored_again(state: str) -> Iterator[NodeProto]:
     """`int8_rows` -> `rows` and `scores` [B, K], as the fp32 table has it."""
-    yield _node("Gather", [TABLE, f"{PREFIX}rows"], f"{PREFIX}vectors", axis=0)
-    yield _node("Unsqueeze", [state, f"{PREFIX}two"], f"{PREFIX}column")
-    yield _node("MatMul", [f"{PREFIX}vectors", f"{PREFIX}column"], f"{PREFIX}products")
-    yield _node("Squeeze", [f"{PREFIX}products", f"{PREFIX}two"], f"{PREFIX}exact")
-    yield _node("Equal", [f"{PREFIX}best", f"{PREFIX}never"], f"{PREFIX}barred")
+    yield node("Gather", [TABLE, f"{PREFIX}rows"], f"{PREFIX}vectors", axis=0)
+    yield node("Unsqueeze", [state, f"{PREFIX}two"], f"{PREFIX}column")
+    yield node("MatMul", [f"{PREFIX}vectors", f"{PREFIX}column"], f"{PREFIX}products")
+    yield node("Squeeze", [f"{PREFIX}products", f"{PREFIX}two"], f"{PREFIX}exact")
+    yield node("Equal", [f"{PREFIX}best", f"{PREFIX}never"], f"{PREFIX}barred")
     barred = [f"{PREFIX}barred", f"{PREFIX}never", f"{PREFIX}exact"]
-    yield _node("Where", barred, f"{PREFIX}again")
+    yield node("Where", barred, f"{PREFIX}again")
     yield helper.make_node(
         "TopK", [f"{PREFIX}again", "k"], ["scores", f"{PREFIX}places"], name="scores", axis=1
     )
     found = [f"{PREFIX}rows", f"{PREFIX}places"]
-    yield _node("GatherElements", found, "rows", axis=1)
+    yield node("GatherElements", found, "rows", axis=1)
 
 
 def _constants() -> Constants:
     constants: Constants = {
+        "none": np.array([0], np.int64),
         "one": np.array([1], np.int64),
         "two": np.array([2], np.int64),
         "least": np.array(LEAST, np.float32),

@@ -4,14 +4,14 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
-from onnx import TensorProto, helper
+from onnx import helper
 from torch import Tensor, nn
 
 from mmsr.bundle.errors import MmsrError
@@ -45,13 +45,13 @@ class Conversion:
     module: nn.Module
     ports: Sequence[Port]
     outputs: Sequence[str]
-    k_is_input: bool = False  # whether the graph's one TopK takes K as an input
+    finish: Callable[[Path], None] | None = None  # adds nodes to the converted graph
 
     def write(self, path: Path) -> GraphSpec:
         """Convert, and describe what was written."""
         convert(self.module, self.ports, self.outputs, path)
-        if self.k_is_input:
-            k_as_input(path)
+        if self.finish is not None:
+            self.finish(path)
         return describe(path)
 
 
@@ -119,26 +119,6 @@ def _require_dynamic(spec: GraphSpec, ports: Sequence[Port]) -> None:
                     f"{spec.file}: dimension {index} of {port.name!r} became {found!r} instead of "
                     f"the dynamic {name!r}; the module fixes it while it is traced"
                 )
-
-
-def k_as_input(path: Path) -> None:
-    """Make K of the graph's one TopK the input `k`, int64 [1], instead of the traced constant."""
-    model = onnx.load(path)
-    top = [node for node in model.graph.node if node.op_type == "TopK"]
-    if len(top) != 1:
-        raise ExportError(f"{path.name}: {len(top)} TopK nodes, expected one")
-    constant = top[0].input[1]
-    top[0].input[1] = "k"
-    if not any(constant in node.input for node in model.graph.node):
-        for initializer in [i for i in model.graph.initializer if i.name == constant]:
-            model.graph.initializer.remove(initializer)
-    model.graph.input.append(helper.make_tensor_value_info("k", TensorProto.INT64, [1]))
-    for output in model.graph.output:
-        output.type.tensor_type.shape.dim[1].ClearField("dim_value")
-        output.type.tensor_type.shape.dim[1].dim_param = "K"
-    del model.graph.value_info[:]  # some of it says the traced K
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
 
 
 def describe(path: Path) -> GraphSpec:

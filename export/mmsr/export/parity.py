@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmsr.engine.probe_answers import ask, count_right, distance
+from mmsr.engine.probe_answers import ask, count_right, distance, outside
 from mmsr.engine.probe_set import Floats, ProbeSet, Rows
 from mmsr.engine.runners.base import AnyArray, Runner
 from mmsr.export.folding import RowFolder
@@ -173,27 +173,27 @@ def length_buckets(max_length: int) -> list[int]:
 
 
 def bucket_agreement(
-    runner: Runner, probe: ProbeSet, outputs_CD: Floats, width: int, tolerance: float
+    runner: Runner, probe: ProbeSet, outputs_ND: Floats, width: int, tolerance: float
 ) -> Agreement:
     """Ask all users of `probe` in one call, their histories padded to `width`.
 
-    The tables and the bias are bound. The probe's answers are PyTorch's to the same histories.
+    The tables are bound, that of outputs in catalogue order. The probe's answers are PyTorch's to
+    the same histories.
     """
-    k = probe.top_rows_PK.shape[1]
+    k, items = probe.top_rows_PK.shape[1], len(outputs_ND) - 1
     padded_PL = np.zeros((len(probe.length_P), width), np.int64)
     kept = min(width, probe.history_PL.shape[1])
     padded_PL[:, :kept] = probe.history_PL[:, :kept]
-    rows_PK, scores_PK = ask(
+    rows_PK, scores_PK, _ = ask(
         runner,
         {
             "history": padded_PL,
             "length": probe.length_P,
-            "excluded": np.zeros((len(padded_PL), 1), np.int64),
-            "bias_row": np.zeros(len(padded_PL), np.int64),
+            "excluded": outside(len(padded_PL), items),
             "k": np.array([k], np.int64),
         },
     )
-    return agreement(probe, rows_PK, scores_PK, outputs_CD, tolerance)
+    return agreement(probe, rows_PK, scores_PK, outputs_ND, tolerance)
 
 
 def agreement(

@@ -30,7 +30,7 @@ SMALLEST = float(np.finfo(np.float16).tiny)  # of those with all ten bits
 # What lays out a whole table anew and computes nothing.
 LAYOUT = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 # Of a graph whose tables are bound once: they are what a request reads most of, so half the bytes.
-SEQUENCE_HALF_INPUTS = ("item_inputs", "item_outputs", "bias")
+SEQUENCE_HALF_INPUTS = ("item_inputs", "item_outputs")
 
 
 class PrecisionError(MmsrError):
@@ -73,7 +73,7 @@ def _convert(model: onnx.ModelProto, kind: int, half: set[str], single: set[str]
 
 def _of_tables(graph: GraphProto) -> set[str]:
     """Return the values that are tables, however laid out, or follow from scores."""
-    laid_out, scored = {"item_inputs"}, {"item_outputs", "bias"}
+    laid_out, scored = {"item_inputs"}, {"item_outputs"}
     for node in graph.node:
         if scored & set(node.input):
             scored.update(node.output)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.bundle.errors import BundleError
-from mmsr.engine.items import eligibility
+from mmsr.engine.items import bound_rows, rows_outside
 from mmsr.engine.model import RowRequest, assemble
 from mmsr.engine.opened import OpenedBundle, open_bundle
 from mmsr.engine.precision import FP32
@@ -102,7 +102,8 @@ def _batch(bundle: OpenedBundle, size: int) -> Batch:
     longest = np.argsort(-probe.length_P, kind="stable")
     users = np.resize(longest, size).tolist()
     histories = [probe.history_PL[user, : probe.length_P[user]].tolist() for user in users]
-    return assemble([RowRequest(h, h, min(K, items)) for h in histories])
+    outside = rows_outside(items)
+    return assemble([RowRequest(h, [*h, *outside], min(K, items)) for h in histories])
 
 
 def _enter(
@@ -114,9 +115,7 @@ def _enter(
         write_variant(precision, fp32_graph, path, bundle.folder)
         runner = open_onnx(path, describe(path), threads=THREADS)
         runner.bind("item_inputs", bundle.item_inputs_CW)
-        bind_outputs(runner, bundle.item_outputs_CD)
-        everything_N = np.ones(bundle.manifest.tables.items, np.bool_)
-        runner.bind("bias", eligibility(everything_N, bundle.manifest.tables.capacity))
+        bind_outputs(runner, bundle.item_outputs_CD[: bound_rows(bundle.manifest.tables.items)])
         runner.run(batch)
     except (PrecisionError, BundleError) as error:
         return str(error)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from mmsr.engine.items import eligibility
+from mmsr.engine.items import bound_rows
 from mmsr.engine.precision import FP32_TOLERANCE
 from mmsr.engine.probe_answers import spread
 from mmsr.engine.probe_set import Floats
@@ -38,7 +38,6 @@ from mmsr.training.run import TrainedRun
 
 USERS = 64  # whose items lose a part
 BUCKET_USERS = 16
-SPARE = 3  # rows of the small tables that are no item, so that N + 1 and C are told apart
 
 Histories = list[npt.NDArray[np.int32]]
 
@@ -88,10 +87,8 @@ def _check_subset(
     rows_n, absent = taken
     wanted, found, errors = _rows_without(run, item, rows_n, absent, folded=folded)
     probe = answered(run.model, wanted, histories, np.ones(len(histories), np.int64))
-    capacity = len(rows_n) + 1 + SPARE
     sequence.bind("item_inputs", found["item_inputs"])
     bind_outputs(sequence, found["item_outputs"])
-    sequence.bind("bias", eligibility(np.ones(len(rows_n), np.bool_), capacity))
     return SubsetReport(
         items=len(rows_n),
         item=errors,
@@ -125,8 +122,9 @@ def _rows_without(
         torch.cat([torch.zeros(1, parts[0].shape[1]), *(part.cpu() for part in parts)])
         for parts in zip(*wanted, strict=True)
     )
+    spare = bound_rows(len(rows_n)) - 1 - len(rows_n)
     padded = {
-        name: np.pad(np.concatenate([f[name] for f in found]), ((1, SPARE), (0, 0)))
+        name: np.pad(np.concatenate([f[name] for f in found]), ((1, spare), (0, 0)))
         for name in ITEM_OUTPUTS
     }
     return ItemRows(inputs_nW=inputs, outputs_nD=outputs, sides={}), padded, worst
@@ -137,7 +135,7 @@ def check_buckets(
 ) -> dict[str, Agreement]:
     """Compare each length that histories are padded to, all users in one call.
 
-    The sequence graph's full tables and its bias (everything eligible) are bound.
+    The sequence graph's tables are bound, that of outputs in catalogue order.
     """
     few = _spread(histories, BUCKET_USERS)
     outputs_ND = rows.outputs_nD.cpu().numpy()

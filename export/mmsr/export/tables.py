@@ -11,6 +11,7 @@ import torch
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import TableSizes
+from mmsr.engine.items import bound_rows
 from mmsr.engine.probe_set import ProbeSet
 from mmsr.export.folding import RowFolder
 from mmsr.training.batches import pad_histories
@@ -53,7 +54,7 @@ def item_rows(run: TrainedRun) -> ItemRows:
 
 def capacity_of(items: int) -> int:
     """Return the rows of the tables: padding, the items, and room for new ones."""
-    return items + 1 + max(MIN_SPARE, int(items * SPARE_SHARE))
+    return bound_rows(items + max(MIN_SPARE, int(items * SPARE_SHARE)))
 
 
 def write_tables(run: TrainedRun, rows: ItemRows, folder: Path, *, folded: bool) -> TableSizes:

@@ -6,6 +6,7 @@ with random numbers. A night that brings nothing but other weights converts noth
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,15 +63,28 @@ class WrittenGraph:
 
 
 def write_trained(
-    graph: str, model: SequentialRecommender, path: Path, store: TemplateStore, *, folded: bool
+    graph: str,
+    model: SequentialRecommender,
+    path: Path,
+    store: TemplateStore,
+    *,
+    folded: bool,
+    chunked: bool = False,
 ) -> WrittenGraph:
     """Write the graph of that name to `path`, from the template that `store` keeps or a new one.
 
+    `chunked` is the form of the scoring, where the graph scores.
+
     `ExportError` if what was written is not what the model holds.
     """
-    convert, conversion = CONVERSIONS[graph], CONVERSIONS[graph](model, folded=folded)
+    convert = CONVERSIONS[graph]
+    if graph == "sequence" and chunked:
+        convert = partial(sequence_conversion, chunked=True)
+    conversion = convert(model, folded=folded)
     widths = feature_widths(model)
-    key = store.key(graph, {"model": asdict(model.config), "widths": widths, "folded": folded})
+    key = store.key(
+        graph, {"model": asdict(model.config), "widths": widths, "form": [folded, chunked]}
+    )
     template = store.load(graph, key)
     reused = template is not None
     try:

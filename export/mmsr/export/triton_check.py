@@ -35,11 +35,13 @@ def check_same_answers(bundle: OpenedBundle, path: Path, spec: GraphSpec) -> Non
     constant = open_onnx(path, spec, threads=1)
     try:
         for start in range(0, len(histories), BATCH):
-            batch = assemble([RowRequest(h, h, k) for h in histories[start : start + BATCH]])
-            wanted = model.runner.run(batch)
+            requests = [RowRequest(h, h, k) for h in histories[start : start + BATCH]]
+            wanted = model.runner.run(model.inputs(requests, k))
+            batch = assemble(requests)
             each = {name: batch[name] for name in ("history", "length", "excluded")}
-            found = constant.run(each | {"k": np.full((len(batch["length"]), 1), k, np.int64)})
-            _compare(path, wanted["rows"], wanted["scores"], found["rows"], found["scores"])
+            found = constant.run(each | {"k": np.full((len(requests), 1), k, np.int64)})
+            wanted_rows = model.scored.rows(wanted["rows"])
+            _compare(path, wanted_rows, wanted["scores"], found["rows"], found["scores"])
     finally:
         constant.close()
         model.close()

@@ -7,7 +7,7 @@ from typing import Any
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.files import read_json, sha256_file, sha256_json, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 # The fields that answers depend on, beside the files; metrics and provenance are only said of them.
 IDENTIFYING = frozenset(

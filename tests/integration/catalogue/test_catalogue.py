@@ -226,10 +226,10 @@ def test_so_is_one_of_the_other_methods(catalogue: CatalogueStub) -> None:
 def test_more_items_than_spare_rows_are_refused_with_their_number(
     catalogue: CatalogueStub,
 ) -> None:
-    items = [featured(f"many-{n}", 1, 2, 3) for n in range(50)]
+    items = [featured(f"many-{n}", 1, 2, 3) for n in range(100)]
     code, details = refusal(lambda: upsert(catalogue, *items))
     assert code == "RESOURCE_EXHAUSTED"
-    assert "of the 20 spare ones" in details
+    assert "of the 83 spare ones" in details
 
 
 def test_under_load_no_torn_row_is_read_and_nothing_deleted_comes_back(

@@ -11,7 +11,7 @@ from support.tiny_live import expected_output, picture, publish_live
 from mmsr.engine.errors import InvalidRequest, Unavailable
 from mmsr.v1 import catalogue_pb2 as pb
 
-SIZES = Sizes(items=12, spare=8, probes=4)
+SIZES = Sizes(items=55, spare=8, probes=4)
 GIVEN = [1.0, 2.0, 3.0]
 
 

@@ -90,7 +90,7 @@ def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path) -> None:
     text = path.read_text()
     edits = {
         "half": text[: len(text) // 2],
-        "another format": text.replace('"format_version": 1', '"format_version": 7'),
+        "another format": text.replace('"format_version": 2', '"format_version": 7'),
         "another length": text.replace('"width": 3', '"width": 4'),
         "a list": "[]",
         "a shorter history": text.replace('"max_length": 5', '"max_length": 3'),

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmsr.bundle.catalogue import Catalogue
-from mmsr.engine.items import ItemIndex, eligibility
+from mmsr.engine.items import CHUNK, ItemIndex, bound_rows, rows_outside
 
 CATALOGUE = Catalogue(
     item_ids=["ash", "birch", "cedar", "dogwood"],
@@ -34,12 +34,9 @@ def test_excluded_items_make_room_for_the_next_popular_ones() -> None:
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 5))
-def test_padding_spare_rows_and_unavailable_items_are_never_eligible(
-    available: list[bool], spare: int
-) -> None:
-    capacity = 1 + len(available) + spare
-    bias_1C = eligibility(np.array(available), capacity)
-    assert bias_1C.shape == (1, capacity)
-    wanted = [0.0 if flag else -np.inf for flag in available]
-    assert bias_1C[0].tolist() == [-np.inf, *wanted, *([-np.inf] * spare)]
+@given(st.integers(1, 5000))
+def test_what_is_bound_holds_padding_and_all_items_in_whole_chunks(items: int) -> None:
+    bound = bound_rows(items)
+    assert bound % CHUNK == 0
+    assert items < bound <= items + CHUNK
+    assert sorted([*rows_outside(items), *range(1, items + 1)]) == list(range(bound))

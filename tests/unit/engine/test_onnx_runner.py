@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.tiny_bundle import Shop, graph_spec
+from support.tiny_bundle import Shop, Sizes, graph_spec
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.model import RowRequest, SequenceModel, assemble
 from mmsr.engine.runners.onnx import open_onnx
+
+WIDTH = Sizes.width
 
 
 def changed(name: str, **change: Any) -> GraphSpec:
@@ -65,25 +67,27 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "complaint"),
     [
-        (np.zeros((1, 5), np.float64), "float64"),
+        (np.zeros((5, WIDTH), np.float64), "float64"),
         (np.zeros(5, np.float32), r"\[5\]"),
-        (np.zeros((5, 1), np.float32).T[:, ::2], "not contiguous"),
+        (np.zeros((WIDTH, 5), np.float32).T, "not contiguous"),
     ],
 )
 def test_a_table_of_the_wrong_kind_cannot_be_bound(
     model: SequenceModel, array: Any, complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
-        model.runner.bind("bias", array)
+        model.runner.bind("item_outputs", array)
 
 
 def test_bound_memory_is_used_in_place(model: SequenceModel, shop: Shop) -> None:
-    bias_1C = np.full((1, shop.sizes.capacity), -np.inf, np.float32)
-    model.runner.bind("bias", bias_1C)
-    request = RowRequest([1, 2], [], 3)
-    assert model.recommend([request])[0].rows == []
-    bias_1C[0, 17] = 0.0
-    assert model.recommend([request])[0].rows == [17]
+    table_CD = np.zeros((shop.sizes.capacity, shop.sizes.width), np.float32)
+    model.runner.bind("item_outputs", table_CD)
+    batch = assemble([RowRequest([1, 2], [], 1)])
+    state_D = model.runner.run(batch)["states"][0]
+    table_CD[17] = state_D
+    outputs = model.runner.run(batch)
+    assert outputs["rows"].tolist() == [[17]]
+    assert outputs["scores"][0, 0] == pytest.approx(float(state_D @ state_D))
 
 
 def test_an_output_outlives_the_next_run(model: SequenceModel) -> None:

@@ -40,6 +40,7 @@ def test_the_order_of_the_rows_does_not_matter(tmp_path: Path) -> None:
         ids=[twin.ids[n] for n in order],
         available_N=twin.available_N[order],
         popularity_N=twin.popularity_N[order],
+        categories=[twin.categories[n] for n in order],
         inputs_CW=twin.inputs_CW[rows],
         outputs_CD=twin.outputs_CD[rows],
     )

@@ -39,6 +39,7 @@ PROBED = ProbeReport(
     max_error=1e-6,
     alone_error=1e-7,
     padding_error=1e-7,
+    state_error=1e-7,
     table_error=1e-7,
     ndcg=0.1,
     ndcg_reference=0.1,

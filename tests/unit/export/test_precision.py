@@ -11,6 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from support.tiny_bundle import Sizes, make_twin, sequence_graph
 
+from mmsr.engine.items import bound_rows
+from mmsr.engine.probe_answers import outside
 from mmsr.export.onnx_file import describe
 from mmsr.export.precision import (
     SEQUENCE_HALF_INPUTS,
@@ -53,25 +55,23 @@ def test_tables_become_half_inputs_and_the_best_rows_stay(tmp_path: Path) -> Non
     single.write_bytes(sequence_graph(sizes.width))
     write_half(single, half, SEQUENCE_HALF_INPUTS)
     types = {t.name: t.dtype for t in describe(half).inputs}
-    assert [types[name] for name in SEQUENCE_HALF_INPUTS] == ["float16"] * 3
+    assert [types[name] for name in SEQUENCE_HALF_INPUTS] == ["float16"] * 2
     assert {t.dtype for t in describe(half).outputs} == {"int64", "float32"}
     assert {"Gemm", "TopK", "ScatterElements"} <= set(half_nodes(half))
     random = np.random.default_rng(0)
-    bias = np.zeros((1, sizes.capacity), np.float32)
-    bias[0, [0, *range(sizes.items + 1, sizes.capacity)]] = -np.inf
     batch: Arrays = {
         "history": random.integers(1, sizes.items + 1, (6, 9)),
         "length": random.integers(1, 10, 6),
-        "excluded": random.integers(0, sizes.items + 1, (6, 5)),
-        "bias": bias,
-        "bias_row": np.zeros(6, np.int64),
+        "excluded": np.concatenate(
+            [random.integers(0, sizes.items + 1, (6, 5)), outside(6, sizes.items)], axis=1
+        ),
         "k": np.array([20]),
         "item_inputs": twin.inputs_CW,
-        "item_outputs": twin.outputs_CD,
+        "item_outputs": twin.outputs_CD[: bound_rows(sizes.items)],
     }
-    _, wanted = run(single, batch)
+    _, wanted, _ = run(single, batch)
     halved = {n: a.astype(np.float16) if n in SEQUENCE_HALF_INPUTS else a for n, a in batch.items()}
-    rows, found = run(half, halved)
+    rows, found, _ = run(half, halved)
     np.testing.assert_allclose(found, wanted, atol=HALF_RTOL * np.abs(wanted).max())
     excluded = [set(row) for row in batch["excluded"].tolist()]
     assert all(not barred & set(row) for barred, row in zip(excluded, rows.tolist(), strict=True))

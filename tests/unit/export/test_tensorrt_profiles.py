@@ -37,9 +37,10 @@ def test_the_sequence_graph_is_built_for_the_bundles_own_tables() -> None:
     (profile,) = profiles_of("sequence", manifest_of(sizes), Buckets(sequence=(8,)))
     spec = graph_spec()
     least, typical, most = shape_of(spec, "item_outputs", profile)
-    assert least == typical == most == (sizes.capacity, sizes.width)
+    assert least == (64, sizes.width)  # fewer rows are bound while items are not available
+    assert (typical, most) == ((320, sizes.width), (sizes.capacity, sizes.width))
+    assert set(shape_of(spec, "item_inputs", profile)) == {(sizes.capacity, sizes.width + 4)}
     assert shape_of(spec, "history", profile) == ((1, 1), (8, 12), (8, 12))
-    assert shape_of(spec, "bias", profile)[0] == (1, sizes.capacity)
 
 
 def test_no_more_results_are_asked_of_an_engine_than_there_are_items() -> None:

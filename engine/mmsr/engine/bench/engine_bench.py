@@ -17,7 +17,7 @@ from mmsr.engine.bench.histories import popular_rows
 from mmsr.engine.bench.latency import percentiles
 from mmsr.engine.bench.machine import Environment, describe_environment
 from mmsr.engine.bench.plan import BenchError
-from mmsr.engine.model import RowRequest, SequenceModel, assemble, open_model, split
+from mmsr.engine.model import RowRequest, SequenceModel, open_model, split
 
 MAX_BATCH = 65_536
 DIFFERENT_BATCHES = 16  # taken in turn, so that no cache holds all that a batch reads
@@ -158,11 +158,11 @@ def _until(end_s: float) -> Iterator[float]:
 def _time_one(model: SequenceModel, requests: list[RowRequest]) -> tuple[float, float, float]:
     """Do what `SequenceModel.recommend` does; return the seconds of each of `STAGES`."""
     start_s = time.perf_counter()
-    inputs = assemble(requests)
+    inputs = model.inputs(requests, max(request.k for request in requests))
     padded_s = time.perf_counter()
     outputs = model.runner.run(inputs)
     run_s = time.perf_counter()
-    split(requests, outputs["rows"], outputs["scores"])
+    split(requests, model.scored.rows(outputs["rows"]), outputs["scores"])
     return padded_s - start_s, run_s - padded_s, time.perf_counter() - run_s
 
 

@@ -17,7 +17,7 @@ from mmsr.engine.catalogue.features import Features, Reader, by_modality
 from mmsr.engine.catalogue.index import LiveIndex
 from mmsr.engine.catalogue.order import IdOrder
 from mmsr.engine.catalogue.placement import NOWHERE
-from mmsr.engine.catalogue.projector import ItemContent, ProjectedRows, Projector, write_rows
+from mmsr.engine.catalogue.projector import ItemContent, ProjectedRows, Projector
 from mmsr.engine.catalogue.records import Record
 from mmsr.engine.errors import CatalogueFull
 from mmsr.engine.model import SequenceModel
@@ -137,27 +137,33 @@ class LiveRows:
         with model.placement.lock:  # which closing takes too
             if self.left:
                 return []
-            if plan.rows is not None:
-                write_rows(model.bundle, [put.row for put in plan.puts], plan.rows)
-            for put in plan.puts:
+            for line, put in enumerate(plan.puts):
+                assert plan.rows is not None
                 if put.record.item_id in self.index:
                     left.append(model.placement.row(put.number))
-                model.filters.write_item(
-                    put.row,
-                    put.categories,
-                    available=put.record.available,
-                    popularity=float(put.popularity),
-                )
+                self._write(put, plan.rows, line)
                 model.placement.place(put.number, put.row)
             for _, number in plan.removals:
                 left.append(model.placement.row(number))
                 model.placement.remove(number)
             for row in left:
                 model.filters.remove_item(row)
+                model.scored.move(row, present=False, available=False)
             for number, available in plan.switches:
-                model.filters.set_available(model.placement.row(number), available)
+                model.set_available(model.placement.row(number), available)
             model.bind()
         return [row for row in left if row != NOWHERE]
+
+    def _write(self, put: _Put, rows: ProjectedRows, line: int) -> None:
+        """Fill a free row, and let it come back."""
+        model, available = self.model, put.record.available
+        model.bundle.item_inputs_CW[put.row] = rows.inputs_nW[line]
+        model.bundle.item_outputs_CD[put.row] = rows.outputs_nD[line]
+        model.scored.write(put.row, rows.outputs_nD[line])
+        model.filters.write_item(
+            put.row, put.categories, available=available, popularity=float(put.popularity)
+        )
+        model.scored.move(put.row, present=True, available=available)
 
     def show(self, plan: Plan, left: Sequence[int]) -> None:
         """Let new requests know of what was applied."""

@@ -12,7 +12,6 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import Manifest
 from mmsr.engine.catalogue.records import Content, Floats
 from mmsr.engine.opened import OpenedBundle
-from mmsr.engine.quantise import quantise_rows
 from mmsr.engine.runners.base import AnyArray
 from mmsr.engine.runners.onnx import OnnxRunner, open_onnx
 
@@ -131,14 +130,3 @@ def modality_widths(manifest: Manifest) -> dict[str, int]:
         for tensor in spec.inputs
         if tensor.name + PRESENT in names
     }
-
-
-def write_rows(bundle: OpenedBundle, rows: Sequence[int], projected: ProjectedRows) -> None:
-    """Write rows into the bundle's tables in memory, codes and scales with them."""
-    at = np.asarray(rows, np.int64)
-    bundle.item_inputs_CW[at] = projected.inputs_nW
-    bundle.item_outputs_CD[at] = projected.outputs_nD
-    if bundle.codes:
-        codes_Dn, scales_n = quantise_rows(projected.outputs_nD)
-        bundle.codes["item_codes"][:, at] = codes_Dn
-        bundle.codes["item_scales"][at] = scales_n

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from mmsr.bundle.manifest import GraphSpec, Manifest
+from mmsr.engine.items import CHUNK, bound_rows
 from mmsr.export.tensorrt.flavour import TensorRTError
 
 MOST_RESULTS = 1000  # as many as a request may ask for; TensorRT's TopK ends at 3840
 TYPICAL_RESULTS = 20
 MOST_EXCLUDED = 1024  # rows; a longer list is answered by ONNX Runtime
-MOST_SETS = 8  # lines of the bias
 EXPLAIN_BATCHES = (1, 64, 256)  # one request and its variants: one a history item and a source
 ITEM_BATCHES = (1, 64, 1024)
 TEXT_LENGTH = 256  # where the graph names no bound
@@ -62,8 +62,9 @@ def profiles_of(graph: str, manifest: Manifest, buckets: Buckets) -> list[Profil
         fixed = {
             "L": Range(least=1, typical=manifest.max_length, most=manifest.max_length),
             "E": Range(least=1, typical=min(64, MOST_EXCLUDED), most=MOST_EXCLUDED),
-            "S": Range(least=1, typical=1, most=MOST_SETS),
-            "C": exactly(tables.capacity),
+            # Fewer rows are bound while items are not available.
+            "C": Range(least=CHUNK, typical=bound_rows(tables.items), most=tables.capacity),
+            "R": exactly(tables.capacity),
             "W": exactly(tables.input_width),
             "D": exactly(tables.output_width),
             "k": Range(least=1, typical=min(TYPICAL_RESULTS, most), most=most),

@@ -12,7 +12,7 @@ from mmsr.engine.catalogue.live_rows import LiveRows
 from mmsr.engine.errors import CatalogueFull, InvalidRequest
 from mmsr.v1 import catalogue_pb2 as pb
 
-SIZES = Sizes(items=12, spare=8, probes=4)
+SIZES = Sizes(items=55, spare=8, probes=4)
 GIVEN = [1.0, 2.0, 3.0]
 
 
@@ -70,29 +70,29 @@ def test_a_new_bundle_gets_what_it_does_not_contain_and_a_rollback_finds_all(
     shop: Shop, tmp_path: Path
 ) -> None:
     """Contained: the item is trained, and was written before the newest of the bundle's data."""
-    grown = Sizes(items=14, spare=8, probes=4)  # item-12 and item-13 were bought meanwhile
+    grown = Sizes(items=57, spare=6, probes=4)  # item-55 and item-56 were bought meanwhile
     night = publish_live(tmp_path / "next", grown, seed=1, newest=NEWEST_S + 100)
     clock = [NEWEST_S + 50]  # before the night's data end
 
     async def main() -> None:
         async with shown(tmp_path / "c.db", lambda: clock[0]) as it:
             live = await it.attach(shop.folder)
-            await it.upsert(live, featured("item-12"), featured("item-1"), featured("new-1"))
+            await it.upsert(live, featured("item-55"), featured("item-1"), featured("new-1"))
             clock[0] = NEWEST_S + 150  # after it
-            await it.upsert(live, featured("item-13"), featured("item-2"))
+            await it.upsert(live, featured("item-56"), featured("item-2"))
             await it.catalogue.delete(["item-3"])
             after = await it.attach(night.folder)
             twin = night.twin
-            for item_id in ("item-12", "item-1"):  # the bundle knows them
+            for item_id in ("item-55", "item-1"):  # the bundle knows them
                 assert (row_of(after, item_id) == twin.outputs_CD[1 + int(item_id[5:])]).all()
-            for item_id, trained in (("item-13", 14), ("item-2", 3), ("new-1", 0)):
+            for item_id, trained in (("item-56", 57), ("item-2", 3), ("new-1", 0)):
                 row = expected_output(night, trained=trained, image=GIVEN)
                 assert row_of(after, item_id) == close_to(row)
             assert "item-3" not in after.index  # deleted is deleted, whatever bundles hold
-            assert after.spare_rows == 8 - len({"new-1"}) + len({"item-3"})
+            assert after.spare_rows == 6 - len({"new-1"}) + len({"item-3"})
             await it.detach(live)
             back = await it.attach(shop.folder)
-            assert row_of(back, "item-12") == close_to(expected_output(shop, image=GIVEN))
+            assert row_of(back, "item-55") == close_to(expected_output(shop, image=GIVEN))
             await it.detach(back)
             await it.detach(after)
 
@@ -140,7 +140,7 @@ def test_items_beyond_the_spare_rows_are_refused_alone(shop: Shop, tmp_path: Pat
             assert "9 rows are needed, 8 of the 8 spare ones" in str(fate[0])
             assert not isinstance(fate[1], BaseException)
             assert live.spare_rows == 2
-            smaller = publish_live(tmp_path / "small", Sizes(items=12, spare=3, probes=4))
+            smaller = publish_live(tmp_path / "small", Sizes(items=60, spare=3, probes=4))
             with pytest.raises(CatalogueFull, match="6 rows are needed, 3 of the 3 spare ones"):
                 await it.attach(smaller.folder)
             await it.upsert(live, featured("few-1"))

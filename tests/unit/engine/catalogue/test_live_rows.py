@@ -19,7 +19,7 @@ from mmsr.engine.catalogue.records import Content, Record
 from mmsr.engine.errors import CatalogueFull
 from mmsr.engine.model import CategoryFilter, RowRequest, open_model
 
-SIZES = Sizes(items=12, spare=5, probes=4)
+SIZES = Sizes(items=58, spare=5, probes=4)
 IDS = ("item-1", "item-2", "item-11", "new-1", "new-2")
 
 
