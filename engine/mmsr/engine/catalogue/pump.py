@@ -81,6 +81,7 @@ class Pump:
             await asyncio.wait({step})
             if (error := step.exception()) is not None:
                 _fail(group, error)
+            del group, step  # they may hold a model that is to be freed
 
     def close(self) -> None:
         """End `work` when all that waits is done."""
