@@ -18,7 +18,7 @@ from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import Manifest, TableSizes, describe_files
 from mmsr.export.convert import convert_sequence
 from mmsr.export.folding import plain_columns
-from mmsr.export.scoring_tail import decide_form
+from mmsr.export.scoring_tail import ScoringForm, decide_form
 from mmsr.export.tables import capacity_of
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender
@@ -39,8 +39,14 @@ class Shape:
     seed: int = 0
 
 
-def write_bundle(folder: Path, shape: Shape, shares: Sequence[float]) -> None:
-    """Write it; each of `shares` is a category that so many of the items have, chosen by chance."""
+def write_bundle(
+    folder: Path, shape: Shape, shares: Sequence[float], *, chunked: bool | None = None
+) -> SequentialRecommender:
+    """Write it and return its model.
+
+    Each of `shares` is a category that so many of the items have, chosen by chance. `chunked`: the
+    form of the scoring; None: as the export would decide.
+    """
     torch.manual_seed(shape.seed)
     config = ModelConfig(
         width=shape.width,
@@ -58,6 +64,8 @@ def write_bundle(folder: Path, shape: Shape, shares: Sequence[float]) -> None:
     )
     (folder / "tables").mkdir(parents=True)
     form = decide_form(sizes.capacity)
+    if chunked is not None:
+        form = ScoringForm(chunked=chunked, why="asked for")
     spec = convert_sequence(model, folder / "sequence.onnx", folded=False, chunked=form.chunked)
     for name, columns in (("item_inputs", sizes.input_width), ("item_outputs", shape.width)):
         _write(folder / f"tables/{name}.npy", sizes, columns, shape.seed)
@@ -73,6 +81,7 @@ def write_bundle(folder: Path, shape: Shape, shares: Sequence[float]) -> None:
         files=describe_files(folder),
         provenance={"shape": asdict(shape), "scoring": asdict(form)},
     ).save(folder)
+    return model
 
 
 def _write(path: Path, sizes: TableSizes, columns: int, seed: int) -> None:

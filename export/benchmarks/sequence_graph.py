@@ -23,12 +23,13 @@ from rich.console import Console
 
 from benchmarks import contestants
 from benchmarks.contestants import Answer, Model, Rows, Shape, make_model
-from benchmarks.turns import Line, take_turns
+from benchmarks.turns import Line, beside, take_turns
 from mmsr.bundle.terminal import run as run_app
 from mmsr.training.machine import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 EAGER = "PyTorch eager"
+OURS, BARE = "MMSR graph", "bare"  # how their names begin
 MIN_OVERLAP = 0.999  # with PyTorch's rows; equal scores may change places
 
 
@@ -86,14 +87,32 @@ def table(batch: int, lines: list[Line]) -> list[str]:
     rows = [
         f"### Batch {batch}",
         "",
-        "| | p50 ms | eager takes × as long [95 %] |",
-        "|---|--:|--:|",
+        "| | p50 ms | CPU ms | eager takes × as long [95 %] |",
+        "|---|--:|--:|--:|",
     ]
     rows += [
-        f"| {x.name} | {x.p50_ms:.3g} | {x.ratio:.2f} [{x.ratio_low:.2f}, {x.ratio_high:.2f}] |"
+        f"| {x.name} | {x.p50_ms:.3g} | {np.median(x.cpu_ms):.3g} "
+        f"| {x.ratio:.2f} [{x.ratio_low:.2f}, {x.ratio_high:.2f}] |"
         for x in lines
     ]
-    return [*rows, ""]
+    return [*rows, "", *beside_bare(lines)]
+
+
+def beside_bare(lines: list[Line]) -> list[str]:
+    """Return how many times as long our graphs take as the faster bare form, by wall and CPU."""
+    bare = [line for line in lines if line.name.startswith(BARE)]
+    if not bare:
+        return []
+    text = []
+    for ours in (line for line in lines if line.name.startswith(OURS)):
+        by_wall = beside(ours, min(bare, key=lambda line: float(np.median(line.wall_ms))))
+        by_cpu = beside(ours, min(bare, key=lambda line: float(np.median(line.cpu_ms))))
+        text.append(
+            f"{ours.name}: {by_wall.wall:.2f} [{by_wall.wall_least:.2f}, {by_wall.wall_most:.2f}] "
+            f"times the faster bare form; of CPU time {by_cpu.cpu:.2f} "
+            f"[{by_cpu.cpu_least:.2f}, {by_cpu.cpu_most:.2f}]. Medians and ranges over the rounds."
+        )
+    return [*text, ""]
 
 
 @app.command()

@@ -11,6 +11,7 @@ from support.tiny_bundle import Shop, Twin
 from mmsr.bundle.catalogue import load_catalogue
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.model import CategoryFilter, RowAnswer, RowRequest, SequenceModel, open_model
+from mmsr.engine.plan import plan
 
 SCORE_ATOL = 1e-4  # numpy and ONNX Runtime sum in other orders; measured below 1e-5
 ITEMS = 300  # of the tiny bundle
@@ -119,6 +120,24 @@ def test_an_allow_list_of_each_size_gives_as_many_as_it_can(
         [answer] = opened.recommend([request])
         assert len(answer.rows) == min(20, size)
         check(shop.twin, opened.filters, request, answer)
+
+
+def test_a_filter_that_bars_all_that_was_fetched_is_still_exact(shop: Shop) -> None:
+    """Half of the items pass, and none of them is among the best that the graph returns."""
+    model = open_model(shop.folder, threads=1)
+    plain = RowRequest([5, 9], [], 20, only_available=False)
+    [best] = model.recommend([plain._replace(k=ITEMS // 2)])
+    for row in best.rows:
+        model.filters.categories.write(row, ["taken"])
+    wanted = plain._replace(categories=model.filters.categories.filter_of([], ["taken"]))
+    how = plan(wanted, model.filters, batch=1)
+    assert how.checked
+    assert how.fetched < ITEMS // 2
+    [answer] = model.recommend([wanted])
+    scores_C = shop.twin.outputs_CD @ shop.twin.state([5, 9])
+    scores_C[[0, *best.rows, *range(ITEMS + 1, shop.sizes.capacity)]] = -np.inf
+    assert answer.rows == np.argsort(-scores_C)[:20].tolist()
+    model.close()
 
 
 def test_names_become_a_filter_and_unknown_ones_let_nothing_in(opened: SequenceModel) -> None:

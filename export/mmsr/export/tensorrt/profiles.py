@@ -14,7 +14,7 @@ from mmsr.export.tensorrt.flavour import TensorRTError
 
 MOST_RESULTS = 1000  # as many as a request may ask for; TensorRT's TopK ends at 3840
 TYPICAL_RESULTS = 20
-MOST_EXCLUDED = 1024  # rows; a longer list is answered by ONNX Runtime
+MOST_EXCLUDED = 2048  # rows; a longer list is answered by ONNX Runtime
 EXPLAIN_BATCHES = (1, 64, 256)  # one request and its variants: one a history item and a source
 ITEM_BATCHES = (1, 64, 1024)
 TEXT_LENGTH = 256  # where the graph names no bound
