@@ -25,8 +25,9 @@ test: setup ## unit, contract and integration tests, each with its time beside i
 test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; missing is an error)
 	@$(BIN)/python .ci/test.py real
 
-check: setup ## formatting, lint, types and import rules
-	@failed=; for step in "ruff format --check" "ruff check" mypy lint-imports; do \
+check: setup ## formatting, lint, types, import rules, and what is promised on the wire
+	@failed=; for step in "ruff format --check" "ruff check" mypy lint-imports \
+	    "buf lint proto" "buf breaking proto --against proto/baseline.binpb"; do \
 	  echo "== $$step"; $(BIN)/$$step || failed="$$failed; $$step"; done; \
 	  [ -z "$$failed" ] || { echo "check failed: $${failed#; }"; exit 1; }
 

@@ -15,6 +15,7 @@ from support.faults import Fault, Tables, linked_copy, seal
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.repository import Repository
 from mmsr.export.build import Plan, Stages, prove_bundle
+from mmsr.export.content_vectors import content_vectors
 from mmsr.export.folding import RowFolder
 from mmsr.export.gate import ParityError
 from mmsr.export.repo_cli import verify
@@ -41,12 +42,14 @@ def tables_of(run: TrainedRun, checkpoint: Path) -> Tables:
     model = run.model.__class__(run.model.config, run.info.items, run.info.feature_widths)
     load_weights(model, load_tensors(checkpoint / "model.safetensors"), checkpoint)
     forget_untrained(model.item_encoder, run.split.train_counts(run.info.items))
-    rows = item_rows(replace(run, model=model.eval()))
+    other = replace(run, model=model.eval())
+    rows = item_rows(other)
     with torch.no_grad():
         inputs_NT = RowFolder(model)(rows.inputs_nW)
     return {
         "item_inputs": inputs_NT.numpy(),
         "item_outputs": rows.outputs_nD.numpy(),
+        "content": content_vectors(other, torch.arange(run.info.items + 1)).numpy(),
         "ids": model.item_encoder.ids.weight.detach().numpy(),
     }
 

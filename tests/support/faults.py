@@ -35,7 +35,7 @@ FELT = {"sequence.onnx": 1e-3, "explain.onnx": 1e-3, "item.onnx": 1e-3}
 FELT_OF_A_FEATURE = 0.1
 FELT_IN_A_TABLE = 1e-3
 DRAWS = 500
-TABLES = ("item_inputs", "item_outputs", "ids")
+TABLES = ("item_inputs", "item_outputs", "content", "ids")
 TRAINED = ("sequence.onnx", "explain.onnx", "item.onnx")
 ALL = (*TRAINED, "image_encoder.onnx", "text_encoder.onnx")
 

@@ -61,6 +61,7 @@ class Twin:
     categories: list[list[str]]
     inputs_CW: npt.NDArray[np.float32]
     outputs_CD: npt.NDArray[np.float32]
+    content_CD: npt.NDArray[np.float32]
     max_length: int
 
     @property
@@ -115,8 +116,16 @@ def make_twin(sizes: Sizes, seed: int = 0) -> Twin:
         categories=[[f"kind-{n % 7}", f"shade-{n % 3}"][: n % 4] for n in range(sizes.items)],
         inputs_CW=inputs.astype(np.float32),
         outputs_CD=outputs.astype(np.float32),
+        content_CD=content_of(outputs, sizes.items),
         max_length=sizes.max_length,
     )
+
+
+def content_of(outputs: npt.NDArray[Any], items: int) -> npt.NDArray[np.float32]:
+    """Return made-up content vectors: the output vectors turned round, spare rows zero."""
+    content = outputs[:, ::-1].copy()
+    content[items + 1 :] = 0.0
+    return content.astype(np.float32)
 
 
 def sequence_graph(width: int) -> bytes:
@@ -222,6 +231,7 @@ def write_files(folder: Path, twin: Twin, sizes: Sizes) -> None:
     (folder / "sequence.onnx").write_bytes(sequence_graph(sizes.width))
     np.save(folder / "tables" / "item_inputs.npy", twin.inputs_CW)
     np.save(folder / "tables" / "item_outputs.npy", twin.outputs_CD)
+    np.save(folder / "tables" / "content.npy", twin.content_CD)
     probe: dict[str, Any] = probe_arrays(twin, sizes)
     np.savez(folder / "probe.npz", **probe)
     Catalogue(

@@ -7,16 +7,16 @@ forms the next batch. Everything but the computation runs on the event loop's th
 import asyncio
 import logging
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.compute import Compute
 from mmsr.engine.config import BatchConfig
 from mmsr.engine.errors import DeadlineTooShort, Overloaded, RunnerFailed, Unavailable
+from mmsr.engine.lanes import Lanes, Waiting
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
@@ -41,22 +41,7 @@ class _Computed(NamedTuple, Generic[Answer]):
     ended: float
 
 
-class _Waiting(Generic[Job, Answer]):
-    """A queued job; compared by identity."""
-
-    __slots__ = ("arrived", "deadline", "future", "job")
-
-    def __init__(
-        self,
-        job: Job,
-        arrived: float,
-        deadline: float | None,
-        future: asyncio.Future[Ride[Answer]],
-    ) -> None:
-        self.job = job
-        self.arrived = arrived
-        self.deadline = deadline
-        self.future = future
+Ticket: TypeAlias = Waiting[Job, Ride[Answer]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,7 +67,8 @@ class Batcher(Generic[Job, Answer]):
 
     `run` maps a list of jobs to as many answers, in order; it is called by `compute`, never
     twice at a time. Made and used on one event loop. `clock` gives seconds; deadlines are points
-    of that clock.
+    of that clock. `length` is that of a job's history: the longest one of a batch is what all of
+    it are padded to.
     """
 
     def __init__(
@@ -93,6 +79,7 @@ class Batcher(Generic[Job, Answer]):
         *,
         clock: Callable[[], float],
         times: BatchTimes,
+        length: Callable[[Job], int] = lambda job: 1,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._run = run
@@ -100,8 +87,9 @@ class Batcher(Generic[Job, Answer]):
         self._config = config
         self._clock = clock
         self._times = times
+        self._length = length
         self._max_wait_s = config.max_wait_ms / 1e3
-        self._queue: OrderedDict[_Waiting[Job, Answer], None] = OrderedDict()
+        self._queue = Lanes[Job, Ride[Answer]](config)
         self._running_until: float | None = None  # predicted end of the batch being computed
         self._running = 0  # jobs in that batch
         self._start_soon = False
@@ -124,23 +112,42 @@ class Batcher(Generic[Job, Answer]):
         """Whether nothing waits and nothing is computed."""
         return self._running_until is None and not self._queue
 
-    async def submit(self, job: Job, deadline: float | None = None) -> Ride[Answer]:
+    async def submit(
+        self, job: Job, deadline: float | None = None, *, bulk: bool = False
+    ) -> Ride[Answer]:
         """Queue a job and wait for its answer.
 
         `Overloaded`, `DeadlineTooShort`, `Unavailable` (draining): refused at once, or expired
         in the queue. `RunnerFailed`: `run` raised. Cancelling the call takes the job back.
         """
-        now = self._clock()
-        self._admit(now, deadline)
-        future: asyncio.Future[Ride[Answer]] = self._loop.create_future()
-        waiting = _Waiting(job, now, deadline, future)
-        self._queue[waiting] = None
-        self._wake(now)
+        ticket = self.enqueue(job, deadline, bulk=bulk)
         try:
-            return await future
+            return await ticket.future
         except asyncio.CancelledError:
-            self._queue.pop(waiting, None)
+            self.withdraw(ticket)
             raise
+
+    def enqueue(
+        self, job: Job, deadline: float | None = None, *, bulk: bool = False
+    ) -> Ticket[Job, Answer]:
+        """Queue a job; its ticket holds the future of its ride. Raises what `submit` raises.
+
+        `bulk`: it comes with many others in one call, and single requests go first. Whoever stops
+        waiting for the future must `withdraw` the ticket.
+        """
+        now = self._clock()
+        self._admit(now, deadline, bulk)
+        future: asyncio.Future[Ride[Answer]] = self._loop.create_future()
+        ticket: Ticket[Job, Answer] = Waiting(job, self._length(job), deadline, future)
+        self._queue.add(ticket, now, bulk=bulk)
+        self._wake(now)
+        return ticket
+
+    def withdraw(self, ticket: Ticket[Job, Answer]) -> None:
+        """Take a job back, if it has not begun to run; nobody asks for its outcome any more."""
+        if not ticket.future.cancel() and not ticket.future.cancelled():
+            ticket.future.exception()  # else asyncio would complain that nobody has looked
+        self._queue.remove(ticket)
 
     async def drain(self) -> None:
         """Refuse new jobs from now on; return when all queued ones are answered."""
@@ -152,7 +159,7 @@ class Batcher(Generic[Job, Answer]):
             self._wake(self._clock())
         await self._drained.wait()
 
-    def predicted_s(self, now: float) -> float:
+    def predicted_s(self, now: float, *, bulk: bool = False) -> float:
         """Return how long a job that arrives now would take until its answer.
 
         0 when nothing else is to be done: an idle thread is always tried, so that a prediction
@@ -164,22 +171,24 @@ class Batcher(Generic[Job, Answer]):
             rest_s = 0.0
         else:
             rest_s = max(0.0, self._running_until - now)
-        full, part = divmod(len(self._queue), self._config.max_batch)
+        batches, jobs_before, jobs_with = self._queue.ahead(now, bulk=bulk)
         predict = self._times.predict
-        return rest_s + (full * predict(self._config.max_batch) if full else 0) + predict(part + 1)
+        return rest_s + (batches * predict(jobs_before) if batches else 0) + predict(jobs_with)
 
-    def _admit(self, now: float, deadline: float | None) -> None:
+    def _admit(self, now: float, deadline: float | None, bulk: bool) -> None:
         if self._drained is not None:
             raise Unavailable("the server is stopping; send the request to another one")
-        if len(self._queue) >= self._config.queue_limit:
-            retry_ms = max(1, math.ceil(1e3 * self.predicted_s(now)))
+        waiting = self._queue.waiting(bulk=bulk)
+        if waiting >= (self._config.bulk_limit if bulk else self._config.queue_limit):
+            retry_ms = max(1, math.ceil(1e3 * self.predicted_s(now, bulk=bulk)))
             raise Overloaded(
-                f"{len(self._queue)} requests are waiting, the limit; retry in {retry_ms} ms",
+                f"{waiting} requests{' of batch calls' if bulk else ''} are waiting, the limit; "
+                f"retry in {retry_ms} ms",
                 retry_ms,
             )
         if deadline is not None:
             left_s = deadline - now
-            if left_s <= 0 or left_s < (predicted_s := self.predicted_s(now)):
+            if left_s <= 0 or left_s < (predicted_s := self.predicted_s(now, bulk=bulk)):
                 raise DeadlineTooShort(_too_late(left_s, predicted_s if left_s > 0 else None))
 
     def _wake(self, now: float) -> None:
@@ -199,7 +208,7 @@ class Batcher(Generic[Job, Answer]):
         full = len(self._queue) >= self._config.max_batch
         if full or not self._queue or self._drained is not None:
             return 0.0
-        return next(iter(self._queue)).arrived + self._max_wait_s - now
+        return self._queue.oldest() + self._max_wait_s - now
 
     def _start(self) -> None:
         """Compute the next batch, if there is one and its time has come."""
@@ -226,17 +235,12 @@ class Batcher(Generic[Job, Answer]):
             self._timer.cancel()
             self._timer = None
 
-    def _take(self, now: float) -> list[_Waiting[Job, Answer]]:
-        """Remove the next batch from the queue, dropping what has expired or was cancelled."""
-        batch: list[_Waiting[Job, Answer]] = []
-        while self._queue and len(batch) < self._config.max_batch:
-            waiting, _ = self._queue.popitem(last=False)
-            if waiting.future.done():
-                continue
-            if waiting.deadline is not None and waiting.deadline <= now:
-                waiting.future.set_exception(DeadlineTooShort(_too_late(waiting.deadline - now)))
-            else:
-                batch.append(waiting)
+    def _take(self, now: float) -> list[Ticket[Job, Answer]]:
+        """Remove the next batch from the queue, and tell those that have expired."""
+        batch, expired = self._queue.take(now)
+        for waiting in expired:
+            assert waiting.deadline is not None
+            waiting.future.set_exception(DeadlineTooShort(_too_late(waiting.deadline - now)))
         return batch
 
     def _call(self, jobs: list[Job]) -> _Computed[Answer]:
@@ -250,7 +254,7 @@ class Batcher(Generic[Job, Answer]):
 
     def _finish(
         self,
-        batch: list[_Waiting[Job, Answer]],
+        batch: list[Ticket[Job, Answer]],
         computed: _Computed[Answer] | None,
         error: Exception | None,
     ) -> None:
@@ -267,7 +271,7 @@ class Batcher(Generic[Job, Answer]):
             log.error("a batch of %d failed", len(batch), exc_info=error)
             self._fail(batch)
 
-    def _deliver(self, batch: list[_Waiting[Job, Answer]], computed: _Computed[Answer]) -> None:
+    def _deliver(self, batch: list[Ticket[Job, Answer]], computed: _Computed[Answer]) -> None:
         size = len(batch)
         compute_us = round((computed.ended - computed.started) * 1e6)
         self.counters.computed(size, computed.ended - computed.started)
@@ -278,7 +282,7 @@ class Batcher(Generic[Job, Answer]):
             self.counters.answered += 1
             waiting.future.set_result(Ride(answer, queue_us, compute_us, size))
 
-    def _fail(self, batch: list[_Waiting[Job, Answer]]) -> None:
+    def _fail(self, batch: list[Ticket[Job, Answer]]) -> None:
         for waiting in batch:
             if not waiting.future.done():
                 waiting.future.set_exception(RunnerFailed("the computation failed"))

@@ -25,6 +25,26 @@ def recommend(
     exclude: Annotated[
         list[str] | None, typer.Option(help="An item id not to be returned; may be repeated.")
     ] = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(help="Only these item ids; may be repeated.")
+    ] = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Only items of these categories; may be repeated.")
+    ] = None,
+    without_category: Annotated[
+        list[str] | None, typer.Option(help="No items of these categories; may be repeated.")
+    ] = None,
+    unavailable: Annotated[
+        bool, typer.Option("--unavailable", help="Also items that are not available.")
+    ] = False,
+    label: Annotated[str, typer.Option(help="Which model; the server's default if empty.")] = "",
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file of whom to trust; implies --tls.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File that holds the bearer token.")
+    ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="The server's repository: titles are read from it.")
     ] = None,
@@ -36,14 +56,24 @@ def recommend(
     ] = 60.0,
 ) -> None:
     """Ask for recommendations after a history and print them."""
-    from mmsr.engine.client import RecommenderClient
+    from mmsr.engine.client import Connection, RecommenderClient
     from mmsr.engine.target import check_target
 
     check_target(target)
-    with RecommenderClient(target) as client:
+    token = None if token_file is None else read_token(token_file)
+    connection = Connection(tls=tls, root_certificates=root_certificates, token=token)
+    with RecommenderClient(target, connection=connection) as client:
         wait(client, target, wait_s)
         answer = client.recommend(
-            history or [], k, excluded_ids=exclude or [], deadline_ms=deadline_ms
+            history or [],
+            k,
+            deadline_ms=deadline_ms,
+            excluded_ids=exclude or [],
+            allowed_ids=allow,
+            include_categories=category or [],
+            exclude_categories=without_category or [],
+            only_available=not unavailable,
+            label=label,
         )
     known = {} if repository is None else titles(repository, answer.model_version)
     if history and known:
@@ -51,6 +81,16 @@ def recommend(
     typer.echo(table(answer, known))
     if hint := joined_hint(answer):
         typer.echo(hint, err=True)
+
+
+def read_token(path: Path) -> str:
+    """Return what a file holds, without the end of its line."""
+    from mmsr.engine.errors import ConfigError
+
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--token-file {path} cannot be read: {error}") from None
 
 
 def wait(client: "RecommenderClient", target: str, wait_s: float) -> None:

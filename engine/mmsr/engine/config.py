@@ -117,10 +117,30 @@ class BatchConfig:
         int,
         Key(about="requests that may wait; more are refused at once", flag="--queue-limit"),
     ] = 1024
+    # What all of a batch are padded to: bounds memory and time of one computation where histories
+    # are long. 64 of 256 items.
+    max_work: Annotated[
+        int, Key(about="requests of a batch times its longest history, in items")
+    ] = 16_384
+    bulk_limit: Annotated[
+        int, Key(about="requests of batch calls that may wait; more are refused at once")
+    ] = 4096
+    # What single requests wait for at most, and what is left to the batch calls.
+    bulk_share: Annotated[
+        float, Key(about="share of a batch that is the batch calls' while single requests come")
+    ] = 0.125
 
     def __post_init__(self) -> None:
         at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
-        at_least(0, max_wait_ms=self.max_wait_ms)
+        at_least(1, max_work=self.max_work, bulk_limit=self.bulk_limit)
+        at_least(0, max_wait_ms=self.max_wait_ms, bulk_share=self.bulk_share)
+        if self.bulk_share > 1:
+            raise ConfigError(f"bulk_share {self.bulk_share}; expected 0 to 1")
+
+    @property
+    def bulk_places(self) -> int:
+        """Return how many places of a full batch are the batch calls'; at least one."""
+        return max(1, round(self.bulk_share * self.max_batch))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +150,16 @@ class Limits:
     k: Annotated[int, Key(about="items in one answer")] = 1000
     history: Annotated[int, Key(about="ids in a history")] = 10_000
     excluded: Annotated[int, Key(about="ids that must not come back")] = 10_000
-    id_bytes: Annotated[int, Key(about="bytes of an item id")] = 512
+    allowed: Annotated[int, Key(about="ids that alone may come back")] = 10_000
+    categories: Annotated[
+        int, Key(about="names of categories to include, and as many to exclude")
+    ] = 1000
+    candidates: Annotated[int, Key(about="ids to be scored")] = 1000
+    explained: Annotated[int, Key(about="items explained at once")] = 100
+    batch: Annotated[int, Key(about="requests in one call")] = 1024
+    id_bytes: Annotated[
+        int, Key(about="bytes of an item's id, a category's name, a user's or a stream's key")
+    ] = 512
     message_bytes: Annotated[int, Key(about="bytes of a message")] = 4 << 20
 
     def __post_init__(self) -> None:

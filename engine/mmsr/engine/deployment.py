@@ -8,15 +8,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
+from mmsr.engine.explaining import ExplainItems
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel, open_model
 from mmsr.engine.pace import Rest, no_rest
+from mmsr.engine.popular import history_length, with_popular
 from mmsr.engine.probe import describe, prove
 from mmsr.engine.service import ModelFacts, Service
+from mmsr.engine.similar import SimilarItems, Vectors
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +35,9 @@ class Deployment:
     model: SequenceModel
     batcher: Batcher[RowRequest, RowAnswer]
     service: Service
+    asides: Asides
+    similar: SimilarItems
+    explaining: ExplainItems
     times: BatchTimes = field(default_factory=BatchTimes)  # the batcher's
     loaded_at: str = field(default_factory=lambda: utc_now())  # ISO 8601, UTC
     lease: ExitStack = field(default_factory=ExitStack)  # keeps the bundle from being pruned
@@ -151,13 +158,23 @@ def assembled(
     """Put a batcher and a service before an open model; on the event loop's thread."""
     model = opened.model
     batcher = Batcher[RowRequest, RowAnswer](
-        model.recommend, compute, config.batch, clock=clock, times=opened.times
+        with_popular(model.recommend, model.named),
+        compute,
+        config.batch,
+        clock=clock,
+        times=opened.times,
+        length=history_length,
     )
     facts = ModelFacts(model.version, model.max_length, model.bundle.manifest.exclude_seen)
+    service = Service(opened.items, batcher, facts, config.limits, model.named)
+    asides = Asides(compute, clock=clock)
     return Deployment(
         model=model,
         batcher=batcher,
-        service=Service(opened.items, batcher, facts, config.limits),
+        service=service,
+        asides=asides,
+        similar=SimilarItems(service, asides, Vectors.of(model), clock=clock),
+        explaining=ExplainItems(service, asides, model.explainer, clock=clock),
         times=opened.times,
         lease=lease or ExitStack(),
     )

@@ -7,18 +7,22 @@ In the order in which a request (or a start) can meet them:
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
     ├── StoreDamaged         the catalogue's store cannot be opened     (not serving yet)
-    ├── NotLive              the catalogue does not change here         FAILED_PRECONDITION
-    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── FailedPrecondition   what the method needs is not there         FAILED_PRECONDITION
+    │   ├── NotExplainable   a graph that explains
+    │   ├── NoContentVectors vectors of the content alone
+    │   ├── NotLive          a catalogue that changes
+    │   └── LoadFailed       a bundle that is fit to be served
     ├── LoadUnderWay         another bundle is being loaded             ABORTED
-    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
-    ├── NotExplainable       the bundle has no graph that explains      FAILED_PRECONDITION
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
     ├── RateExceeded         the client asks more often than it may     RESOURCE_EXHAUSTED
-    ├── UnknownLabel         no model is served under this label        NOT_FOUND
-    ├── UnknownModel         the Open Inference Protocol has no such    NOT_FOUND
+    ├── NotFound             what the request names is not here         NOT_FOUND
+    │   ├── UnknownLabel     no model is served under this label
+    │   ├── UnknownItem      the catalogue does not know the item
+    │   ├── UnknownBundle    the repository has no such bundle
+    │   └── UnknownModel     the Open Inference Protocol has no such
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── CatalogueFull        no spare row is left for another item      RESOURCE_EXHAUSTED
     ├── StoreFailed          the catalogue's store cannot be written    UNAVAILABLE
@@ -58,34 +62,32 @@ class StoreDamaged(EngineError):
     """The catalogue's store is damaged, in use, or no store."""
 
 
-class NotLive(EngineError):
-    """The server was started without a catalogue that lives."""
-
-    code = "FAILED_PRECONDITION"
-
-
-class LoadFailed(EngineError):
-    """A bundle is not fit to be served; what was served goes on."""
-
-    code = "FAILED_PRECONDITION"
-
-
 class LoadUnderWay(EngineError):
     """Another bundle is being loaded; the caller may ask again."""
 
     code = "ABORTED"
 
 
-class UnknownBundle(EngineError):
-    """The repository has no such bundle, or no such label."""
-
-    code = "NOT_FOUND"
-
-
-class NotExplainable(EngineError):
-    """The bundle was exported without explain.onnx; it recommends as any other."""
+class FailedPrecondition(EngineError):
+    """What the method needs is not there; the server recommends as any other."""
 
     code = "FAILED_PRECONDITION"
+
+
+class NotExplainable(FailedPrecondition):
+    """The bundle was exported without explain.onnx."""
+
+
+class NoContentVectors(FailedPrecondition):
+    """The bundle was exported without tables/content.npy."""
+
+
+class NotLive(FailedPrecondition):
+    """The server was started without a catalogue that lives."""
+
+
+class LoadFailed(FailedPrecondition):
+    """A bundle is not fit to be served; what was served goes on."""
 
 
 class Unavailable(EngineError):
@@ -112,16 +114,26 @@ class PermissionDenied(EngineError):
     code = "PERMISSION_DENIED"
 
 
-class UnknownLabel(EngineError):
+class NotFound(EngineError):
+    """The request names something that is not here."""
+
+    code = "NOT_FOUND"
+
+
+class UnknownLabel(NotFound):
     """The request asks for a label that is not served here."""
 
-    code = "NOT_FOUND"
+
+class UnknownItem(NotFound):
+    """The request is about an item that the catalogue does not know."""
 
 
-class UnknownModel(EngineError):
+class UnknownBundle(NotFound):
+    """The repository has no such bundle, or no such label."""
+
+
+class UnknownModel(NotFound):
     """A request of the Open Inference Protocol names a model that is not here."""
-
-    code = "NOT_FOUND"
 
 
 class InvalidRequest(EngineError):
@@ -177,11 +189,12 @@ class CallerLeft(EngineError):
 
 
 CODES = (
-    NotExplainable,
+    LoadUnderWay,
+    FailedPrecondition,
     Unavailable,
     Unauthenticated,
     PermissionDenied,
-    UnknownLabel,
+    NotFound,
     InvalidRequest,
     DeadlineTooShort,
     RunnerFailed,

@@ -18,13 +18,12 @@ CHUNK = 64  # the sequence graph reads a multiple of so many rows of the output 
 class ItemIndex:
     """Which row is which item; immutable."""
 
-    version = 0  # of the live catalogue; 0: the bundle's own
-
     def __init__(self, catalogue: Catalogue) -> None:
         self._ids = ["", *catalogue.item_ids]
         self._rows = catalogue.rows()
         self._popular = popular_rows(catalogue)
         self._popularity = [0.0, *catalogue.popularity.astype(np.float64).tolist()]
+        self.version = 0  # changes of the live catalogue that are in it
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -8,7 +8,6 @@ Knows the sequence graph and its tables. Knows nothing of item ids, waiting or g
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.catalogue.named_filters import NamedFilters
 from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.encoders import open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
@@ -34,7 +34,8 @@ class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
     `threads` share one operator of the graphs that are loaded when they are first used: explain and
-    the encoders. One thread calls its methods; `filters` others may read, holding `placement.lock`.
+    the encoders. One thread calls its methods; `filters` others may read, holding `placement.lock`:
+    `named` does.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
@@ -42,8 +43,10 @@ class SequenceModel:
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
         self.placement = Placement()  # requests and answers speak of numbers, see there
+        self.named = NamedFilters(self.filters, self.placement)
         self.scored = ScoredRows(bundle, runner)
-        self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
+        open_explainer = partial(open_explain, bundle, threads)
+        self.explainer = Explainer(bundle, open_explainer, self.placement)
         self.encoders = open_encoders(bundle, threads)
         self.version = bundle.manifest.bundle_id
         self.max_length = bundle.manifest.max_length
@@ -65,12 +68,6 @@ class SequenceModel:
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
         return self.placement.named(self._recommend(self.placement.placed(requests)))
-
-    def most_popular(self, request: RowRequest) -> RowAnswer:
-        """Return the k most popular items that pass the filters; in any thread."""
-        with self.placement.lock:
-            [placed] = self.placement.placed([request])
-            return self.placement.named([self.filters.most_popular(placed)])[0]
 
     def _recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         plans = [plan(request, self.filters, len(requests)) for request in requests]
@@ -139,10 +136,7 @@ class SequenceModel:
 
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
         """Say what the scores of `rows` hang on; see `Explainer.explain`."""
-        place = self.placement.rows
-        found = self.explainer.explain(place(history), place(rows))
-        named = [replace(item, row=row) for item, row in zip(found.items, rows, strict=True)]
-        return replace(found, items=tuple(named))
+        return self.explainer.explain(history, rows)
 
     def close(self) -> None:
         """Free the runners."""

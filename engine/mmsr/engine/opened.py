@@ -23,6 +23,7 @@ from mmsr.engine.quantise import CODES, SCALES
 
 ITEM_INPUTS = "tables/item_inputs.npy"
 ITEM_OUTPUTS = "tables/item_outputs.npy"
+CONTENT = "tables/content.npy"  # output vectors as if nobody had bought the items; older: none
 
 # What the engine hands to the sequence graph and expects of it: element type and rank.
 SEQUENCE_INPUTS = {
@@ -69,6 +70,8 @@ class OpenedBundle:
     item_outputs_CD: npt.NDArray[np.float32]
     # item_codes int8 [D, C], item_scales float32 [C]; empty unless the sequence graph reads them
     codes: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    # What items are compared by content with; None in bundles that were exported without it.
+    content_CD: npt.NDArray[np.float32] | None = None
 
     @property
     def sequence_spec(self) -> GraphSpec:
@@ -112,6 +115,7 @@ def open_bundle(
         item_inputs_CW=_open_table(folder / ITEM_INPUTS, (sizes.capacity, sizes.input_width)),
         item_outputs_CD=_open_table(folder / ITEM_OUTPUTS, (sizes.capacity, sizes.output_width)),
         codes=_open_codes(folder, manifest),
+        content_CD=_open_content(folder, manifest),
     )
 
 
@@ -204,6 +208,12 @@ def _open_codes(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]
         name: _open_table(folder / file, shapes[name], CODE_INPUTS[name][0])
         for name, file in CODE_FILES.items()
     }
+
+
+def _open_content(folder: Path, manifest: Manifest) -> npt.NDArray[np.float32] | None:
+    if CONTENT not in manifest.files:
+        return None
+    return _open_table(folder / CONTENT, (manifest.tables.capacity, manifest.tables.output_width))
 
 
 def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:

@@ -88,7 +88,7 @@ class Server:
         if self.catalogue is not None:
             self.reloader.carrier = CatalogueCarrier(self.catalogue)
         self.faces: tuple[Face, ...] = (
-            RecommenderFace(self.serving),
+            RecommenderFace(self.serving, config.limits),
             CatalogueFace(self.serving, self.catalogue),
             self.inference,
         )

@@ -3,39 +3,22 @@
 Knows nothing of gRPC; both faces of the server (and tests) call it with plain values.
 """
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from mmsr.engine.batcher import Batcher
+from mmsr.engine.batcher import Batcher, Ticket
+from mmsr.engine.catalogue.named_filters import NamedFilters
+from mmsr.engine.checks import check_ids, check_query, check_score, require_known
 from mmsr.engine.config import Limits
-from mmsr.engine.errors import InvalidRequest
 from mmsr.engine.items import ItemIndex
-from mmsr.engine.model import RowAnswer, RowRequest
+from mmsr.engine.query import Query, Reply, ScoreQuery, ScoreReply, SimilarQuery
+from mmsr.engine.rows import RowAnswer, RowRequest
+
+__all__ = ["ModelFacts", "Query", "Reply", "Service"]
 
 NAMED_UNKNOWN = 100  # ids in a reply: 50 KiB at most
-
-
-class Query(NamedTuple):
-    """What a caller asks, in the shop's ids."""
-
-    history: Sequence[str]  # oldest first
-    k: int
-    excluded_ids: Sequence[str] = ()
-    exclude_seen: bool | None = None  # None: the bundle's default
-
-
-class Reply(NamedTuple):
-    """Best first; `item_ids` and `scores` are parallel."""
-
-    item_ids: list[str]
-    scores: list[float]
-    unknown_ids: int  # of the history
-    popular: bool  # no model: the most popular items, with their popularity as scores
-    queue_us: int = 0
-    compute_us: int = 0
-    batch_size: int = 0  # 0: nothing was computed
-    unknown_item_ids: Sequence[str] = ()  # of the history, each once, not more than NAMED_UNKNOWN
 
 
 class ModelFacts(NamedTuple):
@@ -44,6 +27,16 @@ class ModelFacts(NamedTuple):
     version: str
     max_length: int
     exclude_seen: bool
+
+
+class Begun(NamedTuple):
+    """A query that was checked and queued, or answered without a computation."""
+
+    unknown: Sequence[str]  # ids of the history
+    catalogue_version: int
+    popular: bool
+    ticket: Ticket[RowRequest, RowAnswer] | None = None
+    answer: RowAnswer | None = None  # where there is no ticket
 
 
 class Service:
@@ -55,89 +48,129 @@ class Service:
         batcher: Batcher[RowRequest, RowAnswer],
         facts: ModelFacts,
         limits: Limits,
+        filters: NamedFilters,
     ) -> None:
         self.items = items
         self.batcher = batcher
         self.facts = facts
         self.limits = limits
+        self.filters = filters
 
     async def recommend(self, query: Query, deadline: float | None = None) -> Reply:
         """Answer a query; `deadline` is a point of the batcher's clock.
 
         `InvalidRequest`, and whatever `Batcher.submit` raises.
         """
-        self._check_sizes(query)
-        seen = self.items.rows_of(query.history)
-        unknown: list[str] = []
-        if len(seen) < len(query.history):
-            unknown = self.items.unknown_of(query.history)
-            self._check_ids("history", unknown)
-        excluded = self._excluded(query, seen)
-        k = min(query.k, len(self.items))
-        if not seen:
-            return self._popular(k, excluded, unknown)
-        history = seen[-self.facts.max_length :]
-        ride = await self.batcher.submit(RowRequest(history, excluded, k), deadline)
+        begun = self.begin(query, deadline)
+        if begun.ticket is not None:
+            try:
+                await begun.ticket.future
+            except asyncio.CancelledError:
+                self.batcher.withdraw(begun.ticket)
+                raise
+        return self.finish(begun)
+
+    def begin(self, query: Query, deadline: float | None = None, *, bulk: bool = False) -> Begun:
+        """Check a query and queue it; raises what `recommend` raises before it waits.
+
+        `finish` gives the reply once the ticket's future is done.
+        """
+        check_query(query, self.limits)
+        seen, unknown = self.history_rows(query.history)
+        request = RowRequest(
+            seen[-self.facts.max_length :],
+            self._excluded(query, seen),
+            min(query.k, len(self.items)),
+            self.allowed_rows(query),
+            self.filters.categories.filter_of(query.include_categories, query.exclude_categories),
+            query.only_available,
+        )
+        version = self.items.version
+        if not seen and request.categories is None:  # else bitmaps are read: between batches only
+            return Begun(unknown, version, True, answer=self.filters.most_popular(request))
+        ticket = self.batcher.enqueue(request, deadline, bulk=bulk)
+        return Begun(unknown, version, not seen, ticket)
+
+    def finish(self, begun: Begun) -> Reply:
+        """Return the reply to a query whose answer is there; raise what the batcher says of it."""
+        unknown = begun.unknown
+        named = list(islice(dict.fromkeys(unknown), NAMED_UNKNOWN)) if unknown else unknown
+        if begun.ticket is None:
+            assert begun.answer is not None
+            answer, times = begun.answer, (0, 0, 0)
+        else:
+            answer, *ride = begun.ticket.future.result()
+            times = (ride[0], ride[1], ride[2])
         return Reply(
+            self.items.ids_of(answer.rows),
+            answer.scores,
+            len(unknown),
+            begun.popular,
+            *times,
+            unknown_item_ids=named,
+            catalogue_version=begun.catalogue_version,
+        )
+
+    async def score(self, query: ScoreQuery, deadline: float | None = None) -> ScoreReply:
+        """Rank candidates; raises what `recommend` raises."""
+        check_score(query, self.limits)
+        seen, unknown = self.history_rows(query.history)
+        require_known(seen, query.history)
+        rows, unknown_candidates = self.named_rows("candidate_ids", query.candidate_ids)
+        version = self.items.version
+        if not rows:
+            return ScoreReply([], [], unknown_candidates, len(unknown), catalogue_version=version)
+        history = seen[-self.facts.max_length :]
+        request = RowRequest(history, [], len(rows), allowed=rows, only_available=False)
+        ride = await self.batcher.submit(request, deadline)
+        return ScoreReply(
             self.items.ids_of(ride.answer.rows),
             ride.answer.scores,
+            unknown_candidates,
             len(unknown),
-            False,
             ride.queue_us,
             ride.compute_us,
             ride.batch_size,
-            _named(unknown),
+            version,
         )
 
-    def _popular(self, k: int, excluded: list[int], unknown: list[str]) -> Reply:
-        rows, popularity = self.items.most_popular(k, excluded)
-        return Reply(
-            self.items.ids_of(rows),
-            popularity,
-            len(unknown),
-            True,
-            unknown_item_ids=_named(unknown),
-        )
+    def history_rows(self, history: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Return the rows of the known ids and the unknown ids, both in their order."""
+        seen = self.items.rows_of(history)
+        if len(seen) == len(history):
+            return seen, []
+        unknown = self.items.unknown_of(history)
+        check_ids("history", unknown, self.limits)
+        return seen, unknown
+
+    def named_rows(self, field: str, item_ids: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Return the rows of the known ids and the unknown ids, each once."""
+        unknown = list(dict.fromkeys(self.items.unknown_of(item_ids)))
+        check_ids(field, unknown, self.limits)
+        return list(dict.fromkeys(self.items.rows_of(item_ids))), unknown
+
+    def allowed_rows(self, query: Query | SimilarQuery) -> list[int] | None:
+        """Return the only rows that may come back; None: all."""
+        if query.allowed_ids is None:
+            return None
+        return self._known_rows("allowed", query.allowed_ids)
+
+    def excluded_rows(self, query: Query | SimilarQuery) -> list[int]:
+        """Return the rows that the caller denies."""
+        if not query.excluded_ids:
+            return []
+        return self._known_rows("excluded_ids", query.excluded_ids)
 
     def _excluded(self, query: Query, seen: list[int]) -> list[int]:
-        excluded: list[int] = []
-        if query.excluded_ids:
-            excluded = self.items.rows_of(query.excluded_ids)
-            if len(excluded) != len(query.excluded_ids):
-                self._check_ids("excluded_ids", self.items.unknown_of(query.excluded_ids))
+        excluded = self.excluded_rows(query)
         exclude_seen = query.exclude_seen
         if exclude_seen is None:
             exclude_seen = self.facts.exclude_seen
         barred = excluded + seen if exclude_seen else excluded
         return list(dict.fromkeys(barred))  # the batch is as wide as its longest list
 
-    def _check_sizes(self, query: Query) -> None:
-        if not 1 <= query.k <= self.limits.k:
-            raise InvalidRequest(f"k is {query.k}; expected 1 to {self.limits.k}")
-        if len(query.history) > self.limits.history:
-            raise InvalidRequest(
-                f"history has {len(query.history)} ids; expected at most {self.limits.history}: "
-                "send the newest"
-            )
-        if len(query.excluded_ids) > self.limits.excluded:
-            raise InvalidRequest(
-                f"excluded_ids has {len(query.excluded_ids)} ids; expected at most "
-                f"{self.limits.excluded}"
-            )
-
-    def _check_ids(self, field: str, unknown: Iterable[str]) -> None:
-        """Check the ids that the catalogue does not have; its own were checked at load."""
-        for item_id in unknown:
-            if not item_id:
-                raise InvalidRequest(f"{field} holds an empty id; expected the shop's item ids")
-            if len(item_id) * 4 > self.limits.id_bytes:  # UTF-8 has up to 4 bytes a character
-                size = len(item_id.encode())
-                if size > self.limits.id_bytes:
-                    raise InvalidRequest(
-                        f"{field} holds an id of {size} bytes ({item_id[:20]}…); "
-                        f"expected at most {self.limits.id_bytes}"
-                    )
-
-
-def _named(unknown: list[str]) -> list[str]:
-    return list(islice(dict.fromkeys(unknown), NAMED_UNKNOWN)) if unknown else unknown
+    def _known_rows(self, field: str, item_ids: Sequence[str]) -> list[int]:
+        rows = self.items.rows_of(item_ids)
+        if len(rows) != len(item_ids):
+            check_ids(field, self.items.unknown_of(item_ids), self.limits)
+        return rows

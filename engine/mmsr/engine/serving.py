@@ -3,11 +3,14 @@
 Everything runs on the event loop's thread, so that a label moves between two requests.
 """
 
+import asyncio
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from mmsr.engine.deployment import Deployment
 from mmsr.engine.errors import Unavailable, UnknownLabel
+
+SHOWN = 40  # characters of a label that is not served
 
 
 class Serving:
@@ -15,6 +18,7 @@ class Serving:
 
     def __init__(self, default_label: str) -> None:
         self.default_label = default_label
+        self.refused = asyncio.Event()  # for streams: nothing new is answered any more
         self._by_label: dict[str, Deployment] = {}
         self._refusal: Unavailable | None = Unavailable(
             "the server is starting; try again in a moment"
@@ -39,6 +43,7 @@ class Serving:
     def refuse(self, reason: Unavailable) -> None:
         """Answer new requests with `reason`."""
         self._refusal = reason
+        self.refused.set()
 
     def deployment(self, label: str = "") -> Deployment:
         """Return what answers a request now; "" is the default label.
@@ -49,7 +54,6 @@ class Serving:
             raise self._refusal
         found = self._by_label.get(label or self.default_label)
         if found is None:
-            raise UnknownLabel(
-                f"label {label!r} is not served here; served are {', '.join(self._by_label)}"
-            )
+            served = ", ".join(self._by_label)
+            raise UnknownLabel(f"label {label[:SHOWN]!r} is not served here; served are {served}")
         return found

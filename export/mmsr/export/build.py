@@ -20,6 +20,7 @@ from mmsr.bundle.manifest import (
 )
 from mmsr.bundle.repository import Repository
 from mmsr.export.choose_precision import prove_in_precision
+from mmsr.export.content_vectors import write_content_vectors
 from mmsr.export.encoder_memory import known_checks
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
@@ -202,6 +203,7 @@ def write_bundle(
     with stages.stage("tables"):
         rows = item_rows(run)
         sizes = write_tables(run, rows, folder, folded=fold.folded)
+        write_content_vectors(run, folder, sizes.capacity)
         catalogue_of(run).save(folder)
         probe_set(run, rows, probe).save(folder)
     with stages.stage("hashes"):

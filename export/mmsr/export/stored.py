@@ -19,8 +19,9 @@ from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import Manifest
-from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS
+from mmsr.engine.opened import CONTENT, ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.runners.base import AnyArray
+from mmsr.export.content_vectors import content_vectors, has_content_vectors
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
@@ -78,20 +79,26 @@ def _compare_tables(
     items, folded = manifest.tables.items, is_folded(manifest)
     if items != run.info.items:
         raise BundleError(f"{folder} holds {items} items, the checkpoint {run.info.items}")
-    stored = {name: open_array(folder / name) for name in (ITEM_INPUTS, ITEM_OUTPUTS, IDS)}
+    names = [ITEM_INPUTS, ITEM_OUTPUTS, IDS]
+    if has_content_vectors(run):
+        names.append(CONTENT)
+    stored = {name: open_array(folder / name) for name in names}
     worst = dict.fromkeys(stored, Difference())
     ids = run.model.item_encoder.ids.weight.detach()
     for rows_n in item_blocks(items, begin=0):
         rows = torch_rows(run, rows_n, run.content.rows(rows_n))
-        tensors = (*as_stored(run, rows, folded=folded).values(), ids[rows_n])
-        wanted = dict(zip((ITEM_INPUTS, ITEM_OUTPUTS, IDS), tensors, strict=True))
+        tensors = [*as_stored(run, rows, folded=folded).values(), ids[rows_n]]
+        if CONTENT in names:
+            tensors.append(content_vectors(run, rows_n))
+        wanted = dict(zip(names, tensors, strict=True))
         block = slice(int(rows_n[0]), int(rows_n[-1]) + 1)
         for name, tensor in wanted.items():
             found = difference(stored[name][block], tensor.cpu().numpy())
             worst[name] = worst[name].worse(found)
     spare = sum(
         int(np.count_nonzero(stored[name][items + 1 :].any(axis=1)))
-        for name in (ITEM_INPUTS, ITEM_OUTPUTS)
+        for name in names
+        if name != IDS
     )
     return worst, spare
 

@@ -114,8 +114,9 @@ class RecommendRequest(_message.Message):
     """
     @_builtins.property
     def history(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The user's items, oldest first; at most 10,000. Only the newest ones that fit the model's
-        maximum length are read. Empty is legal: the answer is then the most popular items.
+        """The user's items, oldest first; at most 10,000 ids of 1 to 512 bytes. Only the newest ones that
+        fit the model's maximum length are read. Empty is legal: the answer is then the most popular
+        items.
         """
 
     @_builtins.property
@@ -130,13 +131,13 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def include_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Only items that have at least one of these categories; at most 1,000. Empty: any item. Names that
-        no item has are ignored; if all are such, nothing is returned.
+        """Only items that have at least one of these categories; at most 1,000 names of 1 to 512 bytes.
+        Empty: any item. Names that no item has are ignored; if all are such, nothing is returned.
         """
 
     @_builtins.property
     def exclude_categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """No item that has one of these categories; at most 1,000."""
+        """No item that has one of these categories; at most 1,000 names of 1 to 512 bytes."""
 
     def __init__(
         self,

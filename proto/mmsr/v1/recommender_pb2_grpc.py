@@ -95,7 +95,8 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecommendBatch(self, request, context):
-        """Answers up to 1,024 requests in one call; each has its own answer or its own error.
+        """Answers up to 1,024 requests in one call; each has its own answer or its own error. Single
+        requests of others go first: while some come, an eighth of each batch is left to such calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +104,9 @@ class RecommenderServicer(object):
 
     def RecommendStream(self, request_iterator, context):
         """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
-        order of their requests.
+        order of their requests. Of one stream 64 requests are in flight; the next is read when an answer
+        has left. An error of a request is its answer; what is no message ends the stream. A server that
+        drains answers what it has read and ends the stream with UNAVAILABLE: send the rest elsewhere.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +120,8 @@ class RecommenderServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Similar(self, request, context):
-        """Returns the items nearest to an item.
+        """Returns the items nearest to an item, exactly. FAILED_PRECONDITION: by content, and the bundle was
+        exported without content vectors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,15 +45,21 @@ class RecommenderStub:
     Recommend: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.RecommendRequest, _recommender_pb2.RecommendResponse]
     """Returns the k best eligible items after `history`."""
     RecommendBatch: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.RecommendBatchRequest, _recommender_pb2.RecommendBatchResponse]
-    """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+    """Answers up to 1,024 requests in one call; each has its own answer or its own error. Single
+    requests of others go first: while some come, an eighth of each batch is left to such calls.
+    """
     RecommendStream: _grpc.StreamStreamMultiCallable[_recommender_pb2.RecommendStreamRequest, _recommender_pb2.RecommendStreamResponse]
     """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
-    order of their requests.
+    order of their requests. Of one stream 64 requests are in flight; the next is read when an answer
+    has left. An error of a request is its answer; what is no message ends the stream. A server that
+    drains answers what it has read and ends the stream with UNAVAILABLE: send the rest elsewhere.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.ScoreRequest, _recommender_pb2.ScoreResponse]
     """Ranks given candidates by the model's score after `history`, whether available or not."""
     Similar: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.SimilarRequest, _recommender_pb2.SimilarResponse]
-    """Returns the items nearest to an item."""
+    """Returns the items nearest to an item, exactly. FAILED_PRECONDITION: by content, and the bundle was
+    exported without content vectors.
+    """
     Explain: _grpc.UnaryUnaryMultiCallable[_recommender_pb2.ExplainRequest, _recommender_pb2.ExplainResponse]
     """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
     request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
@@ -76,15 +82,21 @@ class RecommenderAsyncStub(RecommenderStub):
     Recommend: _aio.UnaryUnaryMultiCallable[_recommender_pb2.RecommendRequest, _recommender_pb2.RecommendResponse]  # type: ignore[assignment]
     """Returns the k best eligible items after `history`."""
     RecommendBatch: _aio.UnaryUnaryMultiCallable[_recommender_pb2.RecommendBatchRequest, _recommender_pb2.RecommendBatchResponse]  # type: ignore[assignment]
-    """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+    """Answers up to 1,024 requests in one call; each has its own answer or its own error. Single
+    requests of others go first: while some come, an eighth of each batch is left to such calls.
+    """
     RecommendStream: _aio.StreamStreamMultiCallable[_recommender_pb2.RecommendStreamRequest, _recommender_pb2.RecommendStreamResponse]  # type: ignore[assignment]
     """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
-    order of their requests.
+    order of their requests. Of one stream 64 requests are in flight; the next is read when an answer
+    has left. An error of a request is its answer; what is no message ends the stream. A server that
+    drains answers what it has read and ends the stream with UNAVAILABLE: send the rest elsewhere.
     """
     Score: _aio.UnaryUnaryMultiCallable[_recommender_pb2.ScoreRequest, _recommender_pb2.ScoreResponse]  # type: ignore[assignment]
     """Ranks given candidates by the model's score after `history`, whether available or not."""
     Similar: _aio.UnaryUnaryMultiCallable[_recommender_pb2.SimilarRequest, _recommender_pb2.SimilarResponse]  # type: ignore[assignment]
-    """Returns the items nearest to an item."""
+    """Returns the items nearest to an item, exactly. FAILED_PRECONDITION: by content, and the bundle was
+    exported without content vectors.
+    """
     Explain: _aio.UnaryUnaryMultiCallable[_recommender_pb2.ExplainRequest, _recommender_pb2.ExplainResponse]  # type: ignore[assignment]
     """Says what the scores of items hang on. One computation for 1 + history + sources variants of the
     request. FAILED_PRECONDITION: the bundle was exported without explain.onnx.
@@ -116,7 +128,9 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
         request: _recommender_pb2.RecommendBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommender_pb2.RecommendBatchResponse, _abc.Awaitable[_recommender_pb2.RecommendBatchResponse]]:
-        """Answers up to 1,024 requests in one call; each has its own answer or its own error."""
+        """Answers up to 1,024 requests in one call; each has its own answer or its own error. Single
+        requests of others go first: while some come, an eighth of each batch is left to such calls.
+        """
 
     @_abc_1.abstractmethod
     def RecommendStream(
@@ -125,7 +139,9 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_recommender_pb2.RecommendStreamResponse], _abc.AsyncIterator[_recommender_pb2.RecommendStreamResponse]]:
         """Answers many requests on one stream. Answers come as they are ready, those of equal keys in the
-        order of their requests.
+        order of their requests. Of one stream 64 requests are in flight; the next is read when an answer
+        has left. An error of a request is its answer; what is no message ends the stream. A server that
+        drains answers what it has read and ends the stream with UNAVAILABLE: send the rest elsewhere.
         """
 
     @_abc_1.abstractmethod
@@ -142,7 +158,9 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
         request: _recommender_pb2.SimilarRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommender_pb2.SimilarResponse, _abc.Awaitable[_recommender_pb2.SimilarResponse]]:
-        """Returns the items nearest to an item."""
+        """Returns the items nearest to an item, exactly. FAILED_PRECONDITION: by content, and the bundle was
+        exported without content vectors.
+        """
 
     @_abc_1.abstractmethod
     def Explain(

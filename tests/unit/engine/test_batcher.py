@@ -27,13 +27,21 @@ class World:
     ran: list[list[int]] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
     broken: bool = False
+    lengths: dict[int, int] = field(default_factory=dict)  # of a job's history; else 1
 
     def run(self, main: Callable[["Batcher[int, int]"], Coroutine[Any, Any, None]]) -> None:
         async def inside() -> None:
             compute = VirtualCompute(self.clock)
             compute.cost_s = self.cost_s
             await main(
-                Batcher(self._double, compute, self.config, clock=self.clock, times=self.times)
+                Batcher(
+                    self._double,
+                    compute,
+                    self.config,
+                    clock=self.clock,
+                    times=self.times,
+                    length=lambda job: self.lengths.get(job, 1),
+                )
             )
 
         run_virtually(self.clock, inside())
@@ -339,6 +347,82 @@ def test_draining_waits_for_the_batch_that_a_late_timer_started() -> None:
     world.run(main)
 
 
+def test_a_single_request_does_not_wait_for_a_thousand_of_a_bulk_call() -> None:
+    world = World(config=BatchConfig(max_batch=8, bulk_limit=1024))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        many = [batcher.enqueue(1000 + n, bulk=True) for n in range(1024)]
+        await asyncio.sleep(0.001)
+        assert (await batcher.submit(1)).queue_us == pytest.approx(9_000, abs=1)  # one batch
+        assert (await batcher.submit(2)).queue_us == pytest.approx(10_000, abs=1)
+        for ticket in many:
+            assert (await ticket.future).answer == 2 * ticket.job
+
+    world.run(main)
+    assert [1, 1008] in world.ran  # beside single requests: an eighth
+    assert len(world.ran[-2]) == 8  # without: all of it
+
+
+def test_bulk_calls_go_on_while_single_requests_never_end() -> None:
+    world = World(config=BatchConfig(max_batch=8, queue_limit=10_000))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        singles = [batcher.enqueue(n) for n in range(700)]
+        bulk = [batcher.enqueue(1000 + n, bulk=True) for n in range(100)]
+        for ticket in bulk:
+            await ticket.future
+        assert len(world.ran) == 100  # one place of each
+        await asyncio.gather(*(ticket.future for ticket in singles))
+
+    world.run(main)
+
+
+def test_bulk_calls_have_a_limit_of_their_own() -> None:
+    world = World(config=BatchConfig(max_batch=2, queue_limit=2, bulk_limit=3))
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        bulk = [batcher.enqueue(n, bulk=True) for n in range(3)]
+        with pytest.raises(Overloaded, match="3 requests of batch calls are waiting, the limit"):
+            batcher.enqueue(3, bulk=True)
+        singles = [batcher.enqueue(n) for n in (4, 5)]
+        with pytest.raises(Overloaded, match="2 requests are waiting, the limit"):
+            batcher.enqueue(6)
+        await asyncio.gather(*(ticket.future for ticket in [*bulk, *singles]))
+
+    world.run(main)
+
+
+def test_a_prediction_counts_what_runs_before() -> None:
+    world = World(config=BatchConfig(max_batch=8, bulk_limit=1024))
+    world.times.record(8, 0.010)
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        many = [batcher.enqueue(1000 + n, bulk=True) for n in range(32)]
+        assert batcher.predicted_s(0.0) == pytest.approx(0.010)  # rides with one of them
+        assert batcher.predicted_s(0.0, bulk=True) == pytest.approx(0.050)
+        singles = [batcher.enqueue(n) for n in range(14)]
+        assert batcher.predicted_s(0.0) == pytest.approx(0.030)  # two batches of 7 + 1 before
+        for ticket in [*many, *singles]:
+            batcher.withdraw(ticket)
+        assert batcher.depth == 0
+
+    world.run(main)
+
+
+def test_a_failed_ride_that_nobody_asks_for_is_not_spoken_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World(broken=True)
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        ticket = batcher.enqueue(1)
+        await asyncio.wait({ticket.future})
+        batcher.withdraw(ticket)
+
+    world.run(main)
+    assert "never retrieved" not in caplog.text
+
+
 def test_an_idle_batcher_drains_at_once() -> None:
     World().run(lambda batcher: batcher.drain())
 
@@ -350,6 +434,8 @@ class Call:
     arrives_ms: int
     deadline_ms: int | None
     gives_up_ms: int | None
+    bulk: bool = False
+    length: int = 1
 
 
 calls = st.lists(
@@ -358,6 +444,8 @@ calls = st.lists(
         arrives_ms=st.integers(0, 60),
         deadline_ms=st.none() | st.integers(0, 60),
         gives_up_ms=st.none() | st.integers(0, 60),
+        bulk=st.booleans(),
+        length=st.integers(0, 20),
     ),
     max_size=30,
 )
@@ -366,6 +454,8 @@ configs = st.builds(
     max_batch=st.integers(1, 8),
     max_wait_ms=st.sampled_from([0.0, 0.0, 3.0]),
     queue_limit=st.integers(1, 12),
+    max_work=st.integers(1, 60),
+    bulk_limit=st.integers(1, 12),
 )
 
 
@@ -375,6 +465,7 @@ def test_every_call_ends_exactly_once_and_none_runs_after_its_deadline(
     plan: list[Call], config: BatchConfig, cost_ms: int
 ) -> None:
     world = World(config=config, cost_s=cost_ms / 1e3)
+    world.lengths = {number: what.length for number, what in enumerate(plan)}
     ends: dict[int, object] = {}
 
     async def call(number: int, what: Call, batcher: Batcher[int, int]) -> None:
@@ -385,7 +476,7 @@ def test_every_call_ends_exactly_once_and_none_runs_after_its_deadline(
         patience_s = None if what.gives_up_ms is None else what.gives_up_ms / 1e3
         try:
             async with asyncio.timeout(patience_s):
-                end: object = await outcome(batcher.submit(number, deadline))
+                end: object = await outcome(batcher.submit(number, deadline, bulk=what.bulk))
         except TimeoutError:
             end = "gave up"
         assert number not in ends
@@ -405,7 +496,10 @@ def test_every_call_ends_exactly_once_and_none_runs_after_its_deadline(
         assert end == 2 * number or end == "gave up" or isinstance(end, EngineError)
     flat = [job for batch in world.ran for job in batch]
     assert len(flat) == len(set(flat))
-    assert all(len(batch) <= config.max_batch for batch in world.ran)
+    for batch in world.ran:
+        work = len(batch) * max(plan[job].length for job in batch)
+        assert len(batch) == 1 or work <= config.max_work
+        assert len(batch) <= config.max_batch
     for start, batch in zip(world.started, world.ran, strict=True):
         for job in batch:
             limit_ms = plan[job].deadline_ms

@@ -32,6 +32,7 @@ from mmsr.engine.errors import (
     RunnerFailed,
     Unavailable,
 )
+from mmsr.engine.filters import RowFilters
 from mmsr.engine.health import NOT_SERVING, SERVING
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest
@@ -203,7 +204,8 @@ def test_a_bundle_with_the_tables_of_another_training_is_not_served(copy: Path, 
 def test_a_failure_inside_tells_the_caller_no_details(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
-    items = ItemIndex(load_catalogue(shop.folder))
+    catalogue = load_catalogue(shop.folder)
+    items, filters = ItemIndex(catalogue), RowFilters(catalogue, shop.sizes.capacity)
     facts = ModelFacts("0123456789abcdef", 12, True)
 
     async def main(server: Server, compute: ComputeThread, client: AsyncRecommenderClient) -> None:
@@ -211,10 +213,10 @@ def test_a_failure_inside_tells_the_caller_no_details(
         batcher = Batcher[RowRequest, RowAnswer](
             fail, compute, BatchConfig(), clock=time.monotonic, times=BatchTimes()
         )
-        use(server, Service(items, batcher, facts, Limits()))
+        use(server, Service(items, batcher, facts, Limits(), filters))
         with pytest.raises(RunnerFailed, match=r"^the computation failed$"):
             await client.recommend(["item-1"], k=3)
-        use(server, BrokenService(items, batcher, facts, Limits()))
+        use(server, BrokenService(items, batcher, facts, Limits(), filters))
         with pytest.raises(RunnerFailed, match=r"^internal error$"):
             await client.recommend(["item-1"], k=3)
 
@@ -224,8 +226,15 @@ def test_a_failure_inside_tells_the_caller_no_details(
 
 
 def use(server: Server, service: Service) -> None:
-    without_model: Any = None
-    deployment = Deployment(model=without_model, batcher=service.batcher, service=service)
+    nothing: Any = None
+    deployment = Deployment(
+        model=nothing,
+        batcher=service.batcher,
+        service=service,
+        asides=nothing,
+        similar=nothing,
+        explaining=nothing,
+    )
     server.serving.use("stable", deployment)
 
 

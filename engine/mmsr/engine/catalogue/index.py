@@ -4,28 +4,19 @@ Read and changed on the event loop's thread alone.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.engine.items import ItemIndex
-from mmsr.engine.rows import RowAnswer, RowRequest
 
 
 class LiveIndex(ItemIndex):
     """What the bundle has, and what was added to it and removed from it since.
 
-    `capacity`: rows of the tables; numbers from there on belong to no row. `most_popular`: the
-    model's, which knows what is available.
+    `capacity`: rows of the tables; numbers from there on belong to no row.
     """
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        capacity: int,
-        most_popular: Callable[[RowRequest], RowAnswer],
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, capacity: int) -> None:
         super().__init__(catalogue)
-        self._ask_popular = most_popular
         self._trained = len(catalogue)
         self._ids += [""] * (capacity - len(self._ids))
         self._added: list[str] = []
@@ -70,8 +61,3 @@ class LiveIndex(ItemIndex):
         else:
             del self._added[bisect_left(self._added, item_id)]
         del self._rows[item_id]
-
-    def most_popular(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
-        """Return the k most popular available items that are not excluded, and their popularity."""
-        answer = self._ask_popular(RowRequest([], list(excluded), k))
-        return answer.rows, answer.scores

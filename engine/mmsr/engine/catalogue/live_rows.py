@@ -60,7 +60,7 @@ class LiveRows:
         bundle = model.bundle
         sizes = bundle.manifest.tables
         self.model = model
-        self.index = LiveIndex(bundle.catalogue, sizes.capacity, model.most_popular)
+        self.index = LiveIndex(bundle.catalogue, sizes.capacity)
         self.order = IdOrder(bundle.catalogue.item_ids)
         projector = Projector(bundle)
         self.reader = Reader(encoders_of(bundle.folder, bundle.manifest), projector)
@@ -159,6 +159,8 @@ class LiveRows:
         model, available = self.model, put.record.available
         model.bundle.item_inputs_CW[put.row] = rows.inputs_nW[line]
         model.bundle.item_outputs_CD[put.row] = rows.outputs_nD[line]
+        if model.bundle.content_CD is not None:
+            model.bundle.content_CD[put.row] = rows.content_nD[line]
         model.scored.write(put.row, rows.outputs_nD[line])
         model.filters.write_item(
             put.row, put.categories, available=available, popularity=float(put.popularity)

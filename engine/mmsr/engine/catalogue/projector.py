@@ -33,6 +33,7 @@ class ProjectedRows(NamedTuple):
 
     inputs_nW: Floats
     outputs_nD: Floats
+    content_nD: Floats  # the output vectors as if nobody had bought the items
 
 
 class Projector:
@@ -78,13 +79,23 @@ class Projector:
 
     def project(self, items: Sequence[ItemContent]) -> ProjectedRows:
         """Return the rows of some items, at least one."""
+        inputs_nW, outputs_nD = self._run(items)
+        content_nD = outputs_nD
+        trained = [place for place, item in enumerate(items) if item.trained_row]
+        if trained and self._bundle.content_CD is not None:
+            unknown = [items[place]._replace(trained_row=0) for place in trained]
+            content_nD = outputs_nD.copy()
+            content_nD[trained] = self._run(unknown)[1]
+        return ProjectedRows(inputs_nW, outputs_nD, content_nD)
+
+    def _run(self, items: Sequence[ItemContent]) -> tuple[Floats, Floats]:
         assert self._runner is not None
         inputs, outputs = [], []
         for begin in range(0, len(items), ROWS_AT_ONCE):
             found = self._runner.run(self._batch(items[begin : begin + ROWS_AT_ONCE]))
             inputs.append(found["item_inputs"])
             outputs.append(found["item_outputs"])
-        return ProjectedRows(np.concatenate(inputs), np.concatenate(outputs))
+        return np.concatenate(inputs), np.concatenate(outputs)
 
     def close(self) -> None:
         """Free the graph."""

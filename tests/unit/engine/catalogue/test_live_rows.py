@@ -85,6 +85,12 @@ def all_of(live: LiveRows, history: list[str], **filters: object) -> dict[str, f
     return dict(zip(live.index.ids_of(answer.rows), answer.scores, strict=True))
 
 
+def popular(live: LiveRows, k: int) -> dict[str, float]:
+    """Return the most popular items and how popular they are."""
+    rows, popularity = live.model.named.most_popular(RowRequest([], [], k))
+    return dict(zip(live.index.ids_of(rows), popularity, strict=True))
+
+
 class Known(NamedTuple):
     inputs_W: Floats
     outputs_D: Floats
@@ -189,8 +195,7 @@ def test_categories_and_popularity_of_live_items_count(live: LiveRows) -> None:
         wanted = index.filter_of([name], [])
         assert isinstance(wanted, CategoryFilter)
         assert all_of(live, ["item-5"], categories=wanted).keys() == {"new-1"}
-    rows, popularity = live.index.most_popular(1, [])
-    assert (live.index.ids_of(rows), popularity) == (["new-1"], [1000.0])
+    assert popular(live, 1) == {"new-1": 1000.0}
     assert live.modalities["new-1"] == ("category",)
     write(live, Change(Record("new-1", 1, Content(), popularity=1000), {}))
     wanted = index.filter_of(["cups"], [])
@@ -205,8 +210,7 @@ def test_an_upsert_of_a_trained_item_keeps_its_id_and_its_popularity(
     right = expected_output(shop, trained=2, image=(1.0, 2.0, 3.0))
     assert live.model.bundle.item_outputs_CD[row] == pytest.approx(right, rel=1e-5)
     bought = float(shop.twin.popularity_N[1])
-    names, popularity = live.index.most_popular(SIZES.items, [])
-    assert dict(zip(live.index.ids_of(names), popularity, strict=True))["item-1"] == bought
+    assert popular(live, SIZES.items)["item-1"] == bought
 
 
 def test_all_categories_of_the_model_count_for_its_scores(live: LiveRows, shop: Shop) -> None:
