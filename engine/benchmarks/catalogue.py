@@ -219,7 +219,7 @@ class Shop:
 
     def loud_item(self, item_id: str) -> pb.Item:
         """Return an item that scores higher than all before for the probe's history."""
-        self._loudness *= 1.02
+        self._loudness += 5.0
         return pb.Item(item_id=item_id, image_features=self._loudness * self._direction_F)
 
     async def find_direction(self) -> None:

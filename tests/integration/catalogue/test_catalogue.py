@@ -96,6 +96,29 @@ def test_a_new_item_with_image_and_text_is_recommended_from_its_content_at_once(
     assert again.catalogue_version > done.catalogue_version
 
 
+def test_a_live_item_counts_in_every_method(
+    channel: grpc.Channel, catalogue: CatalogueStub
+) -> None:
+    recommender = RecommenderStub(channel)
+    pair = [featured("twin-1", 9, 1, 5, categories=["twins"]), featured("twin-2", 9, 1, 5.1)]
+    done = upsert(catalogue, *pair)
+    upsert(catalogue, *pair)  # now each stands in another row than at first
+    similar = rpb.SimilarRequest(item_id="twin-1", k=1, by=rpb.SIMILAR_BY_OUTPUT)
+    assert list(recommender.Similar(similar, timeout=PATIENCE_S).item_ids) == ["twin-2"]
+    scored = rpb.ScoreRequest(history=["twin-2"], candidate_ids=["twin-1", "item-5", "gone"])
+    answer = recommender.Score(scored, timeout=PATIENCE_S)
+    assert set(answer.item_ids) == {"twin-1", "item-5"}
+    named = rpb.RecommendRequest(history=["item-1"], k=5, include_categories=["twins"])
+    reply = recommender.Recommend(named, timeout=PATIENCE_S)
+    assert list(reply.item_ids) == ["twin-1"]
+    assert reply.catalogue_version > done.catalogue_version
+    denied = rpb.RecommendRequest(history=["twin-1"], k=500, excluded_ids=["twin-2"])
+    assert not {"twin-1", "twin-2"} & set(recommender.Recommend(denied).item_ids)
+    catalogue.DeleteItems(pb.DeleteItemsRequest(item_ids=["twin-1"]))
+    code, _ = refusal(lambda: recommender.Similar(similar, timeout=PATIENCE_S))
+    assert code == "NOT_FOUND"
+
+
 def test_deleted_and_unavailable_items_are_gone_and_unknown_ids_are_named(
     channel: grpc.Channel, catalogue: CatalogueStub
 ) -> None:
