@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from support.serving import PATIENCE_S, serving
+from support.serving import PATIENCE_S, serving, start
 from support.tiny_bundle import Sizes
 from support.tiny_live import publish_live
 
@@ -97,18 +97,21 @@ class _Writer:
 
 def test_a_bundle_with_too_few_spare_rows_does_not_take_over(tmp_path: Path) -> None:
     first = publish_live(tmp_path / "repository", Sizes(items=55, spare=8))
-    with (
-        serving(first.root, "--catalogue", str(tmp_path / "catalogue.db")) as served,
-        grpc.insecure_channel(served.target) as channel,
-    ):
-        catalogue = CatalogueStub(channel)
-        items = [pb.Item(item_id=f"new-{n}", image_features=GIVEN) for n in range(6)]
-        catalogue.UpsertItems(pb.UpsertItemsRequest(items=items), timeout=PATIENCE_S)
-        before = Repository(first.root).resolve("stable")
-        publish_live(first.root, Sizes(items=60, spare=3))
-        served.wait_for(r"6 rows are needed, 3 of the 3 spare ones")
-        request = rpb.RecommendRequest(history=["new-1"], k=3)
-        answer = RecommenderStub(channel).Recommend(request, timeout=PATIENCE_S)
-        assert answer.model_version == before.name
-        assert not answer.unknown_ids
-        served.stop()
+    before = Repository(first.root).resolve("stable")
+    served = start(first.root, "--catalogue", str(tmp_path / "catalogue.db"))
+    try:
+        with grpc.insecure_channel(served.target) as channel:
+            items = [pb.Item(item_id=f"new-{n}", image_features=GIVEN) for n in range(6)]
+            request = pb.UpsertItemsRequest(items=items)
+            CatalogueStub(channel).UpsertItems(request, timeout=PATIENCE_S)
+            publish_live(first.root, Sizes(items=60, spare=3))
+            served.wait_for(r" ERROR .*6 rows are needed, 3 of the 3 spare ones")
+            asked = rpb.RecommendRequest(history=["new-1"], k=3)
+            answer = RecommenderStub(channel).Recommend(asked, timeout=PATIENCE_S)
+            assert answer.model_version == before.name
+            assert not answer.unknown_ids
+        assert served.stop() == 0
+        assert "Traceback" not in served.log
+    finally:
+        served.process.kill()
+        served.end()
