@@ -95,7 +95,7 @@ def pictures() -> dict[str, bytes]:
         ("animated", plain, "GIF", {"save_all": True, "append_images": [plain.rotate(180)]}),
     ):
         file = BytesIO()
-        image.save(file, kind, **options)  # type: ignore[arg-type]
+        image.save(file, kind, **options)
         found[name] = file.getvalue()
     return found
 
