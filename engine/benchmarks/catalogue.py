@@ -13,6 +13,7 @@ end of availability to an answer without it. Images are reported apart, with the
 import asyncio
 import json
 import multiprocessing
+import os
 import shutil
 import sys
 import tempfile
@@ -296,7 +297,7 @@ async def measure(target: str, plan: Plan) -> dict[str, Any]:
         encoding_ms: list[float] = []
         async with load(shop, rate, quiet_ms):
             await asyncio.sleep(15)
-        lines = []
+        lines, every = [], Times()
         async with load(shop, rate, changing_ms):
             for name, kind in (
                 ("upsert of one item with features", one_upsert),
@@ -309,6 +310,9 @@ async def measure(target: str, plan: Plan) -> dict[str, Any]:
                 for n in range(plan.changes):
                     await kind(shop, n, times)
                 lines.append(times.line(name))
+                every.acknowledged += times.acknowledged
+                every.visible += times.visible
+        lines.append(every.line("all of these"))
         times = Times()
         await shop.upsert(pb.Item(item_id="first", image=picture(0)))  # loads the encoder
         async with load(shop, rate, encoding_ms):
@@ -401,7 +405,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"`{on['command']}`, {on['time']}, {on['processor']}, {on['cores']} cores, load average "
         f"{on['load_average']} at the beginning. N = {report['items']:,}, d = {report['width']}, "
         f"requests at {report['rate_per_s']:g}/s, {report['load']:.0%} of what a closed loop of "
-        f"{CALLERS} callers got ({report['capacity_per_s']:g}/s). Milliseconds.",
+        f"{CALLERS} callers got ({report['capacity_per_s']:g}/s). Niceness {report['niceness']}. "
+        "Milliseconds.",
         "",
         "| change | n | acknowledged p50 | p90 | p99 | shown p50 | p90 | p99 | most |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -461,6 +466,7 @@ def main(
         "items": items,
         "width": plan.shape.width,
         "load": load,
+        "niceness": os.nice(0),
         **measured,
     }
     typer.echo(json.dumps(report, indent=2))
