@@ -458,9 +458,11 @@ def main(
         if not ours.poll(PATIENCE_S):
             raise TimeoutError(f"the server was not ready in {PATIENCE_S:g} s")
         port = ours.recv()
-        measured = asyncio.run(measure(f"127.0.0.1:{port}", plan))
-        ours.send("stop")
-        process.join(PATIENCE_S)
+        try:
+            measured = asyncio.run(measure(f"127.0.0.1:{port}", plan))
+        finally:
+            ours.send("stop")
+            process.join(PATIENCE_S)
     report = {
         "environment": asdict(environment),
         "items": items,
