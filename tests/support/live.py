@@ -12,7 +12,7 @@ from mmsr.engine.catalogue.drafts import drafts_of
 from mmsr.engine.catalogue.encoders import EncodeLimits, Encoders
 from mmsr.engine.catalogue.live import Clocks, LiveCatalogue
 from mmsr.engine.catalogue.live_rows import LiveRows
-from mmsr.engine.catalogue.store import open_sqlite
+from mmsr.engine.catalogue.store import CatalogueStore, open_sqlite
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.model import RowRequest, open_model
 from mmsr.v1 import catalogue_pb2 as pb
@@ -51,12 +51,16 @@ class Shown:
 
 
 @asynccontextmanager
-async def shown(path: Path, utc: Callable[[], float] = time.time) -> AsyncIterator[Shown]:
+async def shown(
+    path: Path,
+    utc: Callable[[], float] = time.time,
+    open_store: Callable[[Path, int], CatalogueStore] = open_sqlite,
+) -> AsyncIterator[Shown]:
     """Open the catalogue at `path` and close it again."""
     compute = ComputeThread(asyncio.get_running_loop())
     compute.start()
     catalogue = LiveCatalogue(
-        lambda: open_sqlite(path, LARGE),
+        lambda: open_store(path, LARGE),
         Encoders(EncodeLimits()),
         compute.run,
         Clocks(time.monotonic, utc),

@@ -52,8 +52,8 @@ class Plan(NamedTuple):
 class LiveRows:
     """The changing part of one model.
 
-    `plan` is called by one thread at a time, `apply` by the thread that computes, `show` on the
-    event loop, in this order for each group of changes.
+    `plan` is called by one thread at a time, `apply` by the thread that computes (any, before the
+    model serves), `show` on the event loop, in this order for each group of changes.
     """
 
     def __init__(self, model: SequenceModel) -> None:

@@ -89,13 +89,16 @@ class Pump:
         self._news.set()
 
     async def carry_over(self, live: LiveRows, after: int, thread: InThread) -> int:
-        """Show a model what was written after a version; return of how many items."""
+        """Show a model that does not serve what was written after a version; return how many items.
+
+        All in `thread`: serving goes on meanwhile.
+        """
         version = await thread(self._store.version)
         item_ids = await thread(partial(self._store.changes, after))
         for begin in range(0, len(item_ids), CARRIED_AT_ONCE):
             some = item_ids[begin : begin + CARRIED_AT_ONCE]
             plan = await thread(partial(self._carried, live, some, version))
-            await self._show(live, plan)
+            await _show(live, plan, thread)  # no batch is computed with it yet
         live.index.version = version
         return len(item_ids)
 
@@ -134,7 +137,7 @@ class Pump:
             models = tuple(self.attached)
             resolved, plans = await write(partial(self._keep, jobs, models))
             for live, plan in zip(models, plans, strict=True):
-                await self._show(live, plan)
+                await _show(live, plan, self._compute)
             self.version += 1
             outcomes = resolved.outcomes
         for waiting, outcome in zip(group, outcomes, strict=True):
@@ -189,10 +192,11 @@ class Pump:
             changes.append(Change(record, found))
         return live.plan(changes, version)
 
-    async def _show(self, live: LiveRows, plan: Plan) -> None:
-        left = await self._compute(partial(live.apply, plan))
-        if not live.left:
-            live.show(plan, left)
+
+async def _show(live: LiveRows, plan: Plan, thread: InThread) -> None:
+    left = await thread(partial(live.apply, plan))
+    if not live.left:
+        live.show(plan, left)
 
 
 def _change(write: Write) -> Change:

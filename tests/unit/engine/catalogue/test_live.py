@@ -1,6 +1,7 @@
 """The live catalogue in one process: several bundles, restarts, encoders that change."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from support.tiny_bundle import Shop, Sizes
 from support.tiny_live import IMAGE_WIDTH, NEWEST_S, expected_output, publish_live
 
 from mmsr.engine.catalogue.live_rows import LiveRows
-from mmsr.engine.errors import CatalogueFull, InvalidRequest
+from mmsr.engine.catalogue.records import Write
+from mmsr.engine.catalogue.store import SqliteStore
+from mmsr.engine.errors import CatalogueFull, InvalidRequest, StoreFailed
 from mmsr.v1 import catalogue_pb2 as pb
 
 SIZES = Sizes(items=55, spare=8, probes=4)
@@ -144,6 +147,39 @@ def test_items_beyond_the_spare_rows_are_refused_alone(shop: Shop, tmp_path: Pat
             with pytest.raises(CatalogueFull, match="6 rows are needed, 3 of the 3 spare ones"):
                 await it.attach(smaller.folder)
             await it.upsert(live, featured("few-1"))
+            await it.detach(live)
+
+    run(main())
+
+
+class FullDisk(SqliteStore):
+    """A store whose disk is full as long as it is said to be."""
+
+    is_full = True
+
+    def commit(self, writes: Sequence[Write], version: int) -> None:
+        if self.is_full:
+            raise StoreFailed("catalogue c.db cannot be written: database or disk is full")
+        super().commit(writes, version)
+
+
+def test_what_cannot_be_kept_is_not_shown_and_takes_no_row(shop: Shop, tmp_path: Path) -> None:
+    store = FullDisk(tmp_path / "c.db", 1 << 20)
+
+    def opened(path: Path, image_bytes: int) -> FullDisk:
+        store.open()
+        return store
+
+    async def main() -> None:
+        async with shown(tmp_path / "c.db", open_store=opened) as it:
+            live = await it.attach(shop.folder)
+            with pytest.raises(StoreFailed, match="disk is full"):
+                await it.upsert(live, featured("new-1"))
+            assert "new-1" not in live.index
+            assert (live.spare_rows, it.catalogue.version) == (8, 0)
+            store.is_full = False
+            done = await it.upsert(live, featured("new-1"))
+            assert (done.version, done.added) == (1, ["new-1"])
             await it.detach(live)
 
     run(main())
