@@ -6,10 +6,10 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench gpu-check proto lock
+.PHONY: help setup demo test test-real check format bench bench-rivals fuzz gpu-check proto lock
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## create .venv with the locked, hashed packages (PYTHON=python3.12 chooses the Python)
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -25,6 +25,10 @@ test: setup ## unit, contract and integration tests, each with its time beside i
 test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; missing is an error)
 	@$(BIN)/python .ci/test.py real
 
+fuzz: setup ## 100,000 damaged messages on every method (FUZZ_CALLS=1000000); report in engine/results
+	@MMSR_FUZZ_CALLS=$(or $(FUZZ_CALLS),100000) MMSR_FUZZ_REPORT=engine/results/fuzz.md \
+	  $(BIN)/python -m pytest -q tests/integration/test_fuzz.py --show-capture=no
+
 check: setup ## formatting, lint, types, import rules, and what is promised on the wire
 	@failed=; for step in "ruff format --check" "ruff check" mypy lint-imports \
 	    "buf lint proto" "buf breaking proto --against proto/baseline.binpb"; do \
@@ -38,9 +42,15 @@ format: setup ## format the code and sort the imports
 bench: setup ## serve the bundle of the last demo and measure server and runner
 	@$(BIN)/python .ci/bench.py $(if $(DATA),--data $(DATA))
 
+RIVALS := build/rivals
+bench-rivals: setup ## mmsr-serve beside LitServe, BentoML, Ray Serve and RePlay (minutes; best on a quiet machine)
+	@$(BIN)/python export/benchmarks/untrained_bundle.py $(RIVALS)/12k --items 12000 --width 64
+	@$(BIN)/python export/benchmarks/untrained_bundle.py $(RIVALS)/100k --items 100000 --width 128
+	@$(BIN)/python -m benchmarks.rivals.serving $(RIVALS)/12k $(RIVALS)/100k --out engine/results/$$(date -u +%F)-rivals
+
 # No set-up, no network: a lent GPU machine has no registry. $(PYTHON) is to have torch and numpy.
 gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in export/results or $$OUT
-	@PYTHONPATH=training:export:engine:proto$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
+	@PYTHONPATH=training:export:engine:proto:tests$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
 
 proto: setup ## regenerate the Python code of the .proto files
 	@$(BIN)/python .ci/generate_proto.py

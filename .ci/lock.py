@@ -16,7 +16,7 @@ OPTIONS = [
     *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url"),
     *("--no-annotate", "--no-header", "--quiet", "-c", ".ci/constraints.in"),
     # TensorRT-RTX builds every exported graph in the tests, without a GPU.
-    *("--extra", "export", "--extra", "tensorrt-rtx", "--group", "dev"),
+    *("--extra", "export", "--extra", "otel", "--extra", "tensorrt-rtx", "--group", "dev"),
 ]
 
 

@@ -204,8 +204,7 @@ async def singles(
     client: AsyncRecommenderClient, requests: list[Request], turn_s: float
 ) -> list[float]:
     """Return the milliseconds of single requests, one after the other."""
-    times: list[float] = []
-    ends = time.perf_counter() + turn_s
+    ends, times = time.perf_counter() + turn_s, list[float]()
     while time.perf_counter() < ends:
         request = requests[len(times) % len(requests)]
         began = time.perf_counter()
@@ -232,16 +231,16 @@ class Measurement:
     async def run(self, rounds: int) -> None:
         """Take turns, there and back."""
         async with AsyncRecommenderClient(f"127.0.0.1:{self._served.port}", 120.0) as client:
-            turns: list[tuple[str, Callable[[], Coroutine[Any, Any, None]]]] = [
-                ("runner", self._runner),
-                ("1", lambda: self._bulk(client, 1)),
-                ("2", lambda: self._bulk(client, 2)),
+            turns: list[Callable[[], Coroutine[Any, Any, None]]] = [
+                self._runner,
+                lambda: self._bulk(client, 1),
+                lambda: self._bulk(client, 2),
             ]
             await self._bulk(client, 1)
             for values in (*self._rates.values(), *self._cpu_us.values()):
                 values.clear()
             for _ in range(rounds):
-                for _, turn in [*turns, *turns[::-1]]:
+                for turn in [*turns, *turns[::-1]]:
                     await turn()
                 await self._beside(client)
 
@@ -318,8 +317,8 @@ def markdown(report: Report) -> str:
         f"{shape['blocks']} blocks, histories of {shape['length']}, k = {K}, the model on "
         f"{report.threads} thread(s); client and server are two processes.",
         "",
-        "| what | requests/s | of the runner alone, median (least to most) | "
-        "server's CPU, µs a request |",
+        "| what | requests/s | of the runner alone, median (least to most) | server's CPU, "
+        "µs a request |",
         "|---|---|---|---|",
         f"| runner alone, batches of 64 | {runner:,.0f} | 1 | {report.runner['cpu_us'][0]:,.0f} |",
     ]

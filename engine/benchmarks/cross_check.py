@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import grpc
 import typer
 
 from benchmarks.perf_analyzer import VERSION, provide, write_requests
@@ -31,8 +32,11 @@ from mmsr.bundle.repository import Repository
 from mmsr.bundle.terminal import run as run_app
 from mmsr.engine.bench.histories import load_histories
 from mmsr.engine.bench.machine import describe_environment
+from mmsr.oip import inference_pb2, inference_pb2_grpc
 
-WINDOWS = 3  # perf_analyzer reports the mean of its last three
+# perf_analyzer reports the mean of its last three windows, and counts in each only what began and
+# ended in it: it misses concurrency / (rate * window) of the answers, so few calls at once.
+WINDOWS = 3
 MILLION = 1_000_000
 WARM_UP_S = 2.0
 PATIENCE_S = 300.0
@@ -68,8 +72,8 @@ class Setting:
     command: list[str]  # that starts perf_analyzer
 
 
-def by_mmsr_bench(setting: Setting) -> tuple[float, float]:
-    """Return the answers per second, and roughly how many there were in all."""
+def by_mmsr_bench(setting: Setting) -> tuple[float, int]:
+    """Return the answers per second, and how many there were in all."""
     report = setting.work / "ours.json"
     flags = {
         "--repository": setting.repository,
@@ -86,10 +90,9 @@ def by_mmsr_bench(setting: Setting) -> tuple[float, float]:
     return run["answered_per_s"], run["answered"] + run["warm_up_requests"]
 
 
-def by_perf_analyzer(setting: Setting) -> tuple[float, float]:
+def by_perf_analyzer(setting: Setting) -> tuple[float, int]:
     """Return the same of perf_analyzer, in its usual closed loop with synchronous calls."""
-    table, counts = setting.work / "theirs.csv", setting.work / "theirs.json"
-    counts.unlink(missing_ok=True)  # it refuses to write over a file
+    table, before = setting.work / "theirs.csv", answers_over_oip(setting.target)
     flags = {
         "-m": "recommender",
         "-u": setting.target,
@@ -100,7 +103,6 @@ def by_perf_analyzer(setting: Setting) -> tuple[float, float]:
         "--max-trials": WINDOWS,
         "--stability-percentage": 999,  # all windows count, none is tried again
         "-f": table,
-        "--profile-export-file": counts,
     }
     words = [str(word) for flag in flags.items() for word in flag]
     done = subprocess.run(
@@ -111,8 +113,16 @@ def by_perf_analyzer(setting: Setting) -> tuple[float, float]:
         raise MmsrError(f"perf_analyzer ended with {done.returncode}: {''.join(said)}")
     with table.open() as lines:
         (row,) = csv.DictReader(lines)
-    (experiment,) = json.loads(counts.read_text())["experiments"]
-    return float(row["Inferences/Second"]), len(experiment["requests"])
+    return float(row["Inferences/Second"]), answers_over_oip(setting.target) - before
+
+
+def answers_over_oip(target: str) -> int:
+    """Return how many requests the server has answered over the Open Inference Protocol."""
+    with grpc.insecure_channel(target) as channel:
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        request = inference_pb2.ModelStatisticsRequest(name="recommender")
+        (found,) = stub.ModelStatistics(request, timeout=PATIENCE_S).model_stats
+    return found.inference_stats.success.count
 
 
 TOOLS = {OURS: by_mmsr_bench, THEIRS: by_perf_analyzer}
@@ -123,7 +133,7 @@ def take_turn(tool: str, setting: Setting) -> Turn:
     before_s = cpu_s(setting.server_pid)
     per_s, answers = TOOLS[tool](setting)
     spent_s = cpu_s(setting.server_pid) - before_s
-    return Turn(tool=tool, answered_per_s=per_s, server_cpu_ms=1e3 * spent_s / max(1.0, answers))
+    return Turn(tool=tool, answered_per_s=per_s, server_cpu_ms=1e3 * spent_s / max(1, answers))
 
 
 def cpu_s(pid: int) -> float:
@@ -167,19 +177,16 @@ def summary(rounds: list[list[Turn]]) -> dict[str, Any]:
 
     ratios = [mean(turns, THEIRS) / mean(turns, OURS) for turns in rounds]
     every = [turn for turns in rounds for turn in turns]
+    tools = {tool: [turn for turn in every if turn.tool == tool] for tool in TOOLS}
     return {
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "tools": {
             tool: {
-                "answered_per_s": statistics.median(
-                    t.answered_per_s for t in every if t.tool == tool
-                ),
-                "server_cpu_ms": statistics.median(
-                    t.server_cpu_ms for t in every if t.tool == tool
-                ),
+                "answered_per_s": statistics.median(turn.answered_per_s for turn in turns),
+                "server_cpu_ms": statistics.median(turn.server_cpu_ms for turn in turns),
             }
-            for tool in TOOLS
+            for tool, turns in tools.items()
         },
     }
 
@@ -188,7 +195,7 @@ def summary(rounds: list[list[Turn]]) -> dict[str, Any]:
 def main(
     repository: Annotated[Path | None, typer.Option(help="Default: a made-up bundle.")] = None,
     items: Annotated[int, typer.Option(help="Of the made-up bundle.")] = MILLION,
-    concurrency: Annotated[int, typer.Option(help="Calls at once.")] = 16,
+    concurrency: Annotated[int, typer.Option(help="Calls at once.")] = 4,
     rounds: Annotated[int, typer.Option(help="Of A B B A.")] = 5,
     turn_s: Annotated[float, typer.Option(help="Seconds of one measurement.")] = 15.0,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the report.")] = None,

@@ -4,7 +4,8 @@ Two bundles that differ in the popularity of their items take turns as `stable` 
 process of its own, while another process sends requests at Poisson times at half of what the
 server can do. Reload windows (from the move of the label until the old bundle is freed) and steady
 windows of the same length take turns; latencies, from the intended send time, are pooled over all
-windows of a kind. Then the same server goes on reloading without load, for its memory.
+windows of a kind. Then the server reloads on under the same load, one after the other. Its memory
+is read after each of all reloads.
 """
 
 import json
@@ -101,11 +102,6 @@ class Server:
         found = dict(re.findall(r"^(VmRSS|RssAnon):\s+(\d+) kB", status, re.MULTILINE))
         return {name: round(int(kib) / 1024, 1) for name, kib in found.items()}
 
-    def cpu_s(self) -> float:
-        """Return the CPU time that the process has used, its children's too."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / 100
-
 
 @contextmanager
 def serving(root: Path, flags: list[str]) -> Iterator[tuple[Server, str]]:
@@ -144,20 +140,30 @@ def reload(server: Server, repository: Repository, bundle_id: str) -> Span:
     return began, ended
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reloads:
+    """What was done under load."""
+
+    spans: dict[str, list[Span]]  # by kind
+    resident_mib: list[dict[str, float]]  # after each reload
+
+
 def under_load(
-    server: Server, repository: Repository, ids: list[str], reloads: int
-) -> dict[str, list[Span]]:
-    """Let reloads and steady windows of the same length take turns."""
-    spans: dict[str, list[Span]] = {"reload": [], "steady": []}
-    for number in range(1, reloads + 1):
+    server: Server, repository: Repository, ids: list[str], paired: int, more: int
+) -> Reloads:
+    """Let reloads and steady windows of the same length take turns; then only reload."""
+    done = Reloads(spans={"reload": [], "steady": []}, resident_mib=[])
+    for number in range(1, paired + more + 1):
         span = reload(server, repository, ids[number % 2])
-        time.sleep(SETTLE_S)
-        began = time.monotonic()
-        time.sleep(span[1] - span[0])
-        spans["reload"].append(span)
-        spans["steady"].append((began, time.monotonic()))
-        typer.echo(f"reload {number} of {reloads}: {span[1] - span[0]:.1f} s", err=True)
-    return spans
+        done.resident_mib.append(server.resident_mib())
+        typer.echo(f"reload {number} of {paired + more}: {span[1] - span[0]:.1f} s", err=True)
+        if number <= paired:
+            time.sleep(SETTLE_S)
+            began = time.monotonic()
+            time.sleep(span[1] - span[0])
+            done.spans["reload"].append(span)
+            done.spans["steady"].append((began, time.monotonic()))
+    return done
 
 
 def summarise(sent: Sent, spans: list[Span]) -> Kind:
@@ -187,7 +193,7 @@ def quantile(values_R: npt.NDArray[np.float64], p: float) -> float:
 def main(
     repository: Annotated[Path, typer.Argument(help="whose bundle `stable` is served")],
     reloads: Annotated[int, typer.Option(help="under load", min=1)] = 20,
-    more: Annotated[int, typer.Option(help="reloads after that without load", min=0)] = 30,
+    more: Annotated[int, typer.Option(help="reloads after that, one after the other", min=0)] = 30,
     rate: Annotated[float | None, typer.Option(help="requests a second; default: half")] = None,
     flag: Annotated[list[str] | None, typer.Option(help="for mmsr-serve; repeat")] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="write the report")] = None,
@@ -199,7 +205,8 @@ def main(
         requests = encode_requests(load_histories(source), 10, 0)
         with serving(own.root, list(flag or [])) as (server, target):
             report = measure(server, target, own, ids, (requests, rate, reloads, more))
-    environment = describe_environment().to_json()
+    named = f"reload.py {repository.name} --reloads {reloads} --more {more}"  # no machine's places
+    environment = {**describe_environment().to_json(), "command": named}
     tables = load_manifest(source).tables
     found = {"environment": environment, "bundle": asdict(tables), "flags": flag or [], **report}
     text = json.dumps(found, indent=2)
@@ -215,40 +222,47 @@ def measure(
     ids: list[str],
     what: tuple[list[bytes], float | None, int, int],
 ) -> dict[str, Any]:
-    """Find the capacity, reload under load, then without."""
+    """Find the capacity, then reload under load."""
     requests, rate, reloads, more = what
     with send_in_process(target, requests, callers=CALLERS) as sending:
         time.sleep(CAPACITY_S)
         closed = sending.stop()
     capacity = len(closed.done_s_R) / float(np.ptp(closed.done_s_R))
     rate = rate or capacity / 2
-    memory = {"start": server.resident_mib()}
     for bundle_id in (ids[1], ids[0]):  # both have been in use once
         reload(server, repository, bundle_id)
-    memory["after 2 reloads"] = server.resident_mib()
     with send_in_process(target, requests, rate_per_s=rate) as sending:
         time.sleep(SETTLE_S)
-        spans = under_load(server, repository, ids, reloads)
+        done = under_load(server, repository, ids, reloads, more)
         sent = sending.stop()
-    memory[f"after {2 + reloads} reloads"] = server.resident_mib()
-    lasted_s = []
-    for number in range(reloads + 1, reloads + more + 1):
-        began, ended = reload(server, repository, ids[number % 2])
-        lasted_s.append(round(ended - began, 2))
-    memory[f"after {2 + reloads + more} reloads"] = server.resident_mib()
-    kinds = {kind: summarise(sent, windows) for kind, windows in spans.items()}
-    first, last = memory["after 2 reloads"], memory[f"after {2 + reloads + more} reloads"]
+    kinds = {kind: summarise(sent, windows) for kind, windows in done.spans.items()}
     return {
         "capacity_per_s": round(capacity),
         "rate_per_s": round(rate),
         "kinds": {kind: asdict(found) for kind, found in kinds.items()},
         "p99_ratio": round(kinds["reload"].p99_ms / kinds["steady"].p99_ms, 3),
+        "p99_ratio_by_pair": spread(kinds["reload"], kinds["steady"]),
+        "requests_in_all": len(sent.failed_R),
         "failed_in_all": int(sent.failed_R.sum()),
         "sender_lag_p99_ms": quantile((sent.sent_s_R - sent.intended_s_R) * 1e3, 0.99),
-        "resident_mib": memory,
-        "rss_ratio": round(last["VmRSS"] / first["VmRSS"], 3),
-        "reload_s_without_load": float(np.median(lasted_s)) if lasted_s else None,
+        "resident_mib": done.resident_mib,
+        "resident_ratio": {
+            name: growth([found[name] for found in done.resident_mib])
+            for name in ("VmRSS", "RssAnon")
+        },
     }
+
+
+def spread(reloads: Kind, steady: Kind) -> dict[str, float]:
+    """Return the quartiles of the ratios of each reload window to the steady one after it."""
+    ratios = np.divide(reloads.p99_by_window_ms, steady.p99_by_window_ms)
+    names = ("p25", "p50", "p75")
+    return dict(zip(names, np.quantile(ratios, (0.25, 0.5, 0.75)).round(3).tolist(), strict=True))
+
+
+def growth(values: list[float]) -> float:
+    """Return the median of the last five in relation to that of the first five."""
+    return round(float(np.median(values[-5:]) / np.median(values[:5])), 3)
 
 
 if __name__ == "__main__":

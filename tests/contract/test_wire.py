@@ -1,5 +1,6 @@
 """The contract on the wire: generated code is fresh, and old bytes keep their meaning."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from google.protobuf.message import Message
 from support.tree import ROOT
 
+from mmsr.engine.config import Limits
+from mmsr.engine.stream import IN_FLIGHT
 from mmsr.v1 import recommender_pb2 as pb
 from mmsr.v1.recommender_pb2 import FALLBACK_POPULARITY, RecommendRequest, RecommendResponse
 
@@ -224,3 +227,28 @@ def test_a_name_against_the_rules_is_found(proto: Path) -> None:
     file = proto / "mmsr/v1/recommender.proto"
     file.write_text(file.read_text().replace("uint32 k = 2;", "uint32 maxItems = 2;"))
     assert "maxItems" in buf("lint", proto).stdout
+
+
+def test_the_limits_are_those_that_the_contract_names() -> None:
+    limits = Limits()
+    promised = {
+        "How many items to return: 1 to 1,000, clipped": limits.k,
+        "The user's items, oldest first; at most 10,000 ids of 1 to 512 bytes": limits.history,
+        "items that must not be returned; at most 10,000": limits.excluded,
+        "nothing else is returned; at most 10,000 ids": limits.allowed,
+        "at least one of these categories; at most 1,000 names of 1 to 512 bytes": (
+            limits.categories
+        ),
+        "Whose request this is, as the shop names the user; at most 512 bytes": limits.id_bytes,
+        "1 to 1,024 requests": limits.batch,
+        "Comes back with the answer; at most 512 bytes": limits.id_bytes,
+        "What to rank: 1 to 1,000 ids": limits.candidates,
+        "The items to explain: at most 100": limits.explained,
+        "64 requests are in flight": IN_FLIGHT,
+        "is longer than 4 MiB": limits.message_bytes >> 20,
+    }
+    text = (ROOT / "proto/mmsr/v1/recommender.proto").read_text()
+    told = " ".join(line.strip().removeprefix("//").strip() for line in text.splitlines())
+    for sentence, limit in promised.items():
+        assert sentence in told
+        assert re.search(rf"\b{limit:,}\b", sentence), (sentence, limit)

@@ -237,6 +237,16 @@ def test_item_graph_gives_the_rows_of_the_table(
     runner.close()
 
 
+def test_items_of_a_model_of_ids_alone_are_looked_up(tmp_path: Path) -> None:
+    model, path = make_model(replace(CONFIG, sources=("id",))), tmp_path / "item.onnx"
+    runner = open_onnx(path, convert_item(model, path, folded=False), threads=1)
+    ids = model.item_encoder.ids.weight.detach().numpy()
+    rows = np.array([4, 1, ITEMS], np.int64)
+    found = runner.run({"id_row": rows, "id_table": ids})
+    np.testing.assert_allclose(found["item_outputs"], ids[rows], atol=ATOL, rtol=RTOL)
+    runner.close()
+
+
 class Difference(nn.Module):
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
         return one * 2 - other

@@ -19,6 +19,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
+from support.runner_conformance import CHECKS
 from support.tiny_bundle import Sizes, publish
 from support.tree import ROOT, SOURCE_ROOTS
 from transformers import BertConfig, BertModel
@@ -26,6 +27,10 @@ from transformers import BertConfig, BertModel
 from benchmarks.gpu.topk import write_top_k
 from mmsr.bundle.manifest import GraphSpec, Manifest, TableSizes
 from mmsr.bundle.repository import Repository
+from mmsr.engine.model import RowRequest, assemble
+from mmsr.engine.runners.buckets import shape_batch
+from mmsr.engine.runners.engine_files import find_engines, steps_of
+from mmsr.engine.runners.tensorrt_engine import make_logger
 from mmsr.export.convert import (
     convert_image_encoder,
     convert_item,
@@ -243,9 +248,47 @@ def test_engines_lie_beside_the_bundle_and_are_replaced_whole(tmp_path: Path, rt
     assert repository.ids() == [shop.folder.name]
 
 
+def test_what_a_runner_would_bind_is_what_the_engine_was_built_with(
+    tmp_path: Path, rtx: Flavour
+) -> None:
+    """As far as can be told without a GPU: names, the sizes that the host reads, the ranges."""
+    shop = publish(tmp_path, Sizes(items=60, width=8))
+    choice = EngineChoice(flavour=rtx, gpu=None, buckets=Buckets(sequence=(1, 8, 32)))
+    build_engines(Repository(tmp_path), shop.folder.name, choice, lambda *step: None)
+    (file,) = find_engines(shop.folder, "sequence")
+    assert (file.flavour, file.version, file.sm) == ("tensorrt-rtx", rtx.version, None)
+    assert len(file.read()) > 10_000
+    steps, spec = steps_of(file), describe(shop.folder / "sequence.onnx")
+    network, parsed = parse(shop.folder / "sequence.onnx", rtx)
+    assert {tensor.name for tensor in parsed} == {tensor.name for tensor in spec.inputs}
+    sizes = {tensor.name for tensor in parsed if tensor.is_shape_tensor}
+    assert sizes == set(steps.values)
+    asked = [RowRequest([1] * 5, [2] * 20, 7)] * 5
+    for count in (1, 5, 30):
+        shaped = shape_batch(spec, steps, assemble(asked[:1] * count))
+        profile = file.profiles[steps.batch_place(shaped.key)]
+        for name, size in shaped.key:
+            assert profile[name]["least"] <= size <= profile[name]["most"], (name, size)
+    assert network.num_outputs == len(spec.outputs)
+
+
+def parse(path: Path, flavour: Flavour) -> tuple[Any, list[Any]]:
+    """Return the network of a graph, and its inputs."""
+    trt, logger = flavour.module, make_logger(flavour.module)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(path.read_bytes()), logger.reason()
+    KEPT.append((builder, parser))  # the network does not outlive them
+    return network, [network.get_input(n) for n in range(network.num_inputs)]
+
+
+KEPT: list[Any] = []
+
+
 def run_gpu_check(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
     """Run it as `make gpu-check` does; modules that lie in `out` hide the installed ones."""
-    roots = os.pathsep.join([str(out), *(str(ROOT / root) for root in SOURCE_ROOTS)])
+    roots = os.pathsep.join([str(out), *(str(ROOT / root) for root in (*SOURCE_ROOTS, "tests"))])
     environment = {**os.environ, "PYTHONPATH": roots, "OUT": str(out), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "benchmarks.gpu", *options]
     return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True)
@@ -253,7 +296,7 @@ def run_gpu_check(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
-    sections = ["graphs", "eager", "onnx", "top-k"]
+    sections = ["graphs", "eager", "onnx", "runners", "top-k"]
     done = run_gpu_check("--cpu", "--quick", "--only", *sections, out=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
@@ -264,6 +307,8 @@ def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
         gates = [cell["gate"] for cell in found[name]["cells"] if "gate" in cell]
         assert [gate["overlap"] for gate in gates] == [1.0, 1.0]
         assert len([cell for cell in found[name]["cells"] if "wall_p50_ms" in cell]) == 4
+    suite = [cell["outcome"] for cell in found["runners"]["cells"] if "check" in cell]
+    assert suite == ["passed"] * len(CHECKS)
     assert len(found["top-k"]["cells"]) == 6
     assert all(cell["same_scores"] for cell in found["top-k"]["cells"])
     assert (tmp_path / "gpu-check-dry-run.md").read_text().startswith("DRY RUN")

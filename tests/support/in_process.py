@@ -25,10 +25,18 @@ async def running(
     security: SecurityConfig | None = None,
     observe: ObserveConfig | None = None,
     load: bool = True,
+    admin_port: int | None = None,
 ) -> AsyncIterator[Server]:
     """Keep a server of `shop` running, with its bundle unless `load` is false."""
     config = ServeConfig(
-        server=ServerConfig(repository=shop.root, port=0, threads=1, lame_duck_s=0.0, grace_s=5.0),
+        server=ServerConfig(
+            repository=shop.root,
+            port=0,
+            admin_port=admin_port,
+            threads=1,
+            lame_duck_s=0.0,
+            grace_s=5.0,
+        ),
         security=security or SecurityConfig(),
         observe=observe or ObserveConfig(),
     )
@@ -65,8 +73,8 @@ async def call(
     """Make a call with one request; `grpc.aio.AioRpcError` if it fails."""
     sent = request if isinstance(request, bytes) else request.SerializeToString()
     pairs = tuple((metadata or {}).items())
-    answer: Any = channel.unary_unary(f"/{method}")(sent, metadata=pairs, timeout=PATIENCE_S)
-    return bytes(await answer)
+    ask: Any = channel.unary_unary(f"/{method}")  # bytes to bytes
+    return bytes(await ask(sent, metadata=pairs, timeout=PATIENCE_S))
 
 
 async def refused(

@@ -47,6 +47,14 @@ class Recommender(recommender_pb2_grpc.RecommenderServicer):
     def __init__(self, script: Script) -> None:
         self._script = script
 
+    def _refuse(self, request: Any, context: Any) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "the script knows no such method")
+
+    RecommendBatch = Score = Similar = Explain = _refuse
+
+    def RecommendStream(self, request_iterator: Any, context: Any) -> Any:  # noqa: N802
+        self._refuse(request_iterator, context)
+
     def Recommend(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._script.next(context)
         return recommender_pb2.RecommendResponse(item_ids=["item-1"], scores=[1.0])

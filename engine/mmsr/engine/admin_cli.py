@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,16 +26,32 @@ Version = Annotated[
 def connect(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="HOST:PORT of the Admin service (--admin-port).")],
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS.")] = False,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file of whom to trust; implies --tls.")
+    ] = None,
+    client_certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of who calls; with --client-key, implies --tls.")
+    ] = None,
+    client_key: Annotated[Path | None, typer.Option(help="PEM file of its key.")] = None,
     token: Annotated[
         str | None, typer.Option(envvar="MMSR_ADMIN_TOKEN", help="Bearer token, if it wants one.")
     ] = None,
 ) -> None:
     """See and control a running mmsr-serve."""
     from mmsr.engine.admin_client import AdminClient
+    from mmsr.engine.client_connection import Connection
     from mmsr.engine.target import check_target
 
     check_target(target)
-    context.obj = context.with_resource(AdminClient(target, token=token))
+    connection = Connection(
+        tls=tls,
+        root_certificates=root_certificates,
+        client_certificate=client_certificate,
+        client_key=client_key,
+        token=token,
+    )
+    context.obj = context.with_resource(AdminClient(target, connection))
 
 
 @app.command()
@@ -99,16 +116,22 @@ def drain(context: typer.Context) -> None:
 
 
 def table(models: "tuple[ServedModel, ...]") -> Table:
-    """Return one line a label."""
-    shown = Table("label", "bundle", "loaded", "runner", box=SIMPLE_HEAD)
-    for name in ("items", "live", "spare", "queued", "answered", "refused"):
-        shown.add_column(name, justify="right")
+    """Return one column a label, so that it fits where few are served."""
+    shown = Table("label", box=SIMPLE_HEAD)
     for model in models:
-        counts = (model.items, model.live_items, model.spare_rows)
-        requests = (model.queued, model.answered, model.refused)
-        numbers = [f"{count:,}" for count in (*counts, *requests)]
-        named = (model.label, model.model_version or "none", model.loaded_at, model.runner)
-        shown.add_row(*named, *numbers)
+        shown.add_column(model.label, no_wrap=True)
+    for name, values in (
+        ("bundle", [model.model_version or "none" for model in models]),
+        ("loaded", [model.loaded_at for model in models]),
+        ("runner", [model.runner for model in models]),
+        ("items", [f"{model.items:,}" for model in models]),
+        ("live items", [f"{model.live_items:,}" for model in models]),
+        ("spare rows", [f"{model.spare_rows:,}" for model in models]),
+        ("queued", [f"{model.queued:,}" for model in models]),
+        ("answered", [f"{model.answered:,}" for model in models]),
+        ("refused", [f"{model.refused:,}" for model in models]),
+    ):
+        shown.add_row(name, *values)
     return shown
 
 

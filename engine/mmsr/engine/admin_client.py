@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from mmsr.engine.client_connection import Connection, open_channel
 from mmsr.engine.errors import (
     EngineError,
     InvalidRequest,
@@ -69,18 +70,13 @@ class ServerStatus:
 
 
 class AdminClient:
-    """Blocking client; one instance may be shared by threads.
+    """Blocking client; one instance may be shared by threads."""
 
-    `channel`: one that was made by the caller, as for TLS; it is closed by the caller too.
-    `token` is sent as a bearer token.
-    """
-
-    def __init__(
-        self, target: str, *, token: str | None = None, channel: grpc.Channel | None = None
-    ) -> None:
-        self._own = grpc.insecure_channel(target) if channel is None else None
-        self._stub: Any = pb_grpc.AdminStub(channel or self._own)  # type: ignore[arg-type]
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    def __init__(self, target: str, connection: Connection | None = None) -> None:
+        connection = connection or Connection()
+        self._channel = open_channel(target, connection)
+        self._stub: Any = pb_grpc.AdminStub(self._channel)
+        self._metadata = connection.metadata()
 
     def status(self) -> ServerStatus:
         """Return what is served and how it goes."""
@@ -126,8 +122,7 @@ class AdminClient:
 
     def close(self) -> None:
         """Close the connection."""
-        if self._own is not None:
-            self._own.close()
+        self._channel.close()
 
     def __enter__(self) -> Self:
         return self

@@ -87,6 +87,7 @@ def model_of(served: Served) -> pb.ServedModel:
         model.loaded_at = served.deployment.loaded_at
         model.queued = served.deployment.batcher.depth
         model.answered = served.deployment.batcher.counters.answered
+        model.refused = served.deployment.batcher.counters.refused
     if served.failed is not None:
         model.failed_load.CopyFrom(
             pb.FailedLoad(

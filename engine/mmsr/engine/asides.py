@@ -6,8 +6,8 @@ computed.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from mmsr.engine.batch_times import BatchTimes
@@ -28,13 +28,28 @@ class Asides:
         self._limit = limit
         self._turn = asyncio.Lock()
         self._count = 0
+        self._visitors = 0
         self._ahead_s = 0.0  # predicted, of all that wait or run
         self._drained: asyncio.Event | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is computed."""
-        return not self._count
+        """Whether nothing waits, nothing is computed and nobody is about to ask for it."""
+        return not self._count and not self._visitors
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """Let `drain` wait for a caller that does something else before its turn comes.
+
+        `Unavailable` if it has begun already; turns within are not refused for it.
+        """
+        self._refuse_if_drained()
+        self._visitors += 1
+        try:
+            yield
+        finally:
+            self._visitors -= 1
+            self._tell_if_drained()
 
     @asynccontextmanager
     async def turn(
@@ -59,8 +74,7 @@ class Asides:
         finally:
             self._count -= 1
             self._ahead_s -= predicted_s
-            if self._drained is not None and self.idle:
-                self._drained.set()
+            self._tell_if_drained()
 
     async def piece(self, call: Callable[[], Result]) -> Result:
         """Compute; what `call` raises is raised here."""
@@ -85,9 +99,17 @@ class Asides:
             self._drained.set()
         await self._drained.wait()
 
-    def _admit(self, predicted_s: float, deadline: float | None) -> None:
+    def _refuse_if_drained(self) -> None:
         if self._drained is not None:
             raise Unavailable("the server is stopping; send the request to another one")
+
+    def _tell_if_drained(self) -> None:
+        if self._drained is not None and self.idle:
+            self._drained.set()
+
+    def _admit(self, predicted_s: float, deadline: float | None) -> None:
+        if not self._visitors:
+            self._refuse_if_drained()
         if self._count >= self._limit:
             retry_ms = max(1, math.ceil(1e3 * self._ahead_s))
             raise Overloaded(

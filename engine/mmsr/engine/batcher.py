@@ -15,7 +15,13 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.compute import Compute
 from mmsr.engine.config import BatchConfig
-from mmsr.engine.errors import DeadlineTooShort, Overloaded, RunnerFailed, Unavailable
+from mmsr.engine.errors import (
+    DeadlineTooShort,
+    EngineError,
+    Overloaded,
+    RunnerFailed,
+    Unavailable,
+)
 from mmsr.engine.lanes import Lanes, Waiting
 
 Job = TypeVar("Job")
@@ -49,6 +55,7 @@ class Counters:
     """What was done since the start."""
 
     answered: int = 0  # jobs
+    refused: int = 0  # jobs, at once or because they expired in the queue
     batches: int = 0
     jobs: int = 0  # that were computed, the cancelled ones among them
     busy_s: float = 0.0  # of the computing thread
@@ -136,7 +143,11 @@ class Batcher(Generic[Job, Answer]):
         waiting for the future must `withdraw` the ticket.
         """
         now = self._clock()
-        self._admit(now, deadline, bulk)
+        try:
+            self._admit(now, deadline, bulk)
+        except EngineError:
+            self.counters.refused += 1
+            raise
         future: asyncio.Future[Ride[Answer]] = self._loop.create_future()
         ticket: Ticket[Job, Answer] = Waiting(job, self._length(job), deadline, future)
         self._queue.add(ticket, now, bulk=bulk)
@@ -238,6 +249,7 @@ class Batcher(Generic[Job, Answer]):
     def _take(self, now: float) -> list[Ticket[Job, Answer]]:
         """Remove the next batch from the queue, and tell those that have expired."""
         batch, expired = self._queue.take(now)
+        self.counters.refused += len(expired)
         for waiting in expired:
             assert waiting.deadline is not None
             waiting.future.set_exception(DeadlineTooShort(_too_late(waiting.deadline - now)))

@@ -56,13 +56,7 @@ def recommend(
     ] = 60.0,
 ) -> None:
     """Ask for recommendations after a history and print them."""
-    from mmsr.engine.client import Connection, RecommenderClient
-    from mmsr.engine.target import check_target
-
-    check_target(target)
-    token = None if token_file is None else read_token(token_file)
-    connection = Connection(tls=tls, root_certificates=root_certificates, token=token)
-    with RecommenderClient(target, connection=connection) as client:
+    with opened(target, tls, root_certificates, token_file) as client:
         wait(client, target, wait_s)
         answer = client.recommend(
             history or [],
@@ -81,6 +75,19 @@ def recommend(
     typer.echo(table(answer, known))
     if hint := joined_hint(answer):
         typer.echo(hint, err=True)
+
+
+def opened(
+    target: str, tls: bool, root_certificates: Path | None, token_file: Path | None
+) -> "RecommenderClient":
+    """Return a client of the server that is named."""
+    from mmsr.engine.client import Connection, RecommenderClient
+    from mmsr.engine.target import check_target
+
+    check_target(target)
+    token = None if token_file is None else read_token(token_file)
+    connection = Connection(tls=tls, root_certificates=root_certificates, token=token)
+    return RecommenderClient(target, connection=connection)
 
 
 def read_token(path: Path) -> str:

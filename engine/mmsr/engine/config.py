@@ -13,6 +13,7 @@ from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+RunnerName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,10 @@ class ServerConfig:
         int,
         Key(about="threads of one computation", flag="--threads", default="CPUs less one"),
     ] = field(default_factory=lambda: default_threads())
+    runner: Annotated[
+        RunnerName,
+        Key(about="what computes; auto: the fastest that is there", flag="--runner"),
+    ] = "auto"
     grace_s: Annotated[
         float,
         Key(about="from SIGTERM to the end at most, whatever is in flight", flag="--grace-s"),

@@ -26,7 +26,8 @@ def cosines(table_nD: Floats, query_D: Floats) -> Floats:
     for begin in range(0, len(table_nD), BLOCK):
         block_nD = np.asarray(table_nD[begin : begin + BLOCK], np.float32)
         squared_n = np.einsum("nd,nd->n", block_nD, block_nD)
-        product_n = block_nD @ unit_D
+        # No BLAS: its threads would fight the runner's for the cores.
+        product_n = np.einsum("nd,d->n", block_nD, unit_D)
         np.divide(
             product_n,
             np.sqrt(squared_n),

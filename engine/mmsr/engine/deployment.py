@@ -15,10 +15,11 @@ from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.explaining import ExplainItems
 from mmsr.engine.items import ItemIndex
-from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel, open_model
+from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel
 from mmsr.engine.pace import Rest, no_rest
 from mmsr.engine.popular import history_length, with_popular
-from mmsr.engine.probe import describe, prove
+from mmsr.engine.probe import ProbeReport, describe
+from mmsr.engine.proven import open_proven
 from mmsr.engine.service import ModelFacts, Service
 from mmsr.engine.similar import SimilarItems, Vectors
 
@@ -41,6 +42,11 @@ class Deployment:
     times: BatchTimes = field(default_factory=BatchTimes)  # the batcher's
     loaded_at: str = field(default_factory=lambda: utc_now())  # ISO 8601, UTC
     lease: ExitStack = field(default_factory=ExitStack)  # keeps the bundle from being pruned
+
+    async def drain(self) -> None:
+        """Refuse what is new; return when all else is answered."""
+        await self.asides.drain()
+        await self.batcher.drain()
 
     def close(self) -> None:
         """Free what computes, and let the bundle be pruned; nothing uses it any more."""
@@ -95,10 +101,10 @@ async def deploy(
 
 def open_whole(folder: Path, config: ServeConfig, clock: Callable[[], float]) -> Opened:
     """Verify, load, prove and warm up; blocks."""
-    started = clock()
-    model = open_model(folder, threads=config.server.threads)
+    started, server = clock(), config.server
+    model, report = open_proven(folder, threads=server.threads, runner=server.runner)
     log.info("verified bundle %s in %.1f s", model.version, clock() - started)
-    return _tried(model, config, clock, None)
+    return _warmed(model, report, config, clock)
 
 
 def open_beside(
@@ -113,32 +119,37 @@ def open_beside(
     Measured beside requests a batch seems slower than it is: where `before`, the times of the
     deployment that answers now, are shorter, they hold.
     """
-    model = open_model(folder, threads=config.server.threads, verified=True, rest=rest)
+    server = config.server
+    model, report = open_proven(
+        folder,
+        threads=server.threads,
+        runner=server.runner,
+        users=BRIEF_USERS,
+        verified=True,
+        rest=rest,
+    )
     with ExitStack() as failing:
         failing.callback(model.close)
-        opened = _tried(model, config, clock, BRIEF_USERS, before, rest)
+        rest()
+        opened = _warmed(model, report, config, clock, rest)
         failing.pop_all()
+    if before is not None:
+        opened.times.lower(before)
     return opened
 
 
-def _tried(
+def _warmed(
     model: SequenceModel,
+    report: ProbeReport,
     config: ServeConfig,
     clock: Callable[[], float],
-    users: int | None,
-    before: BatchTimes | None = None,
     rest: Rest = no_rest,
 ) -> Opened:
-    items = ItemIndex(model.bundle.catalogue)
-    rest()
-    report = prove(model, users)
     log.info("probed: %s", describe(report))
-    report.check()
+    items = ItemIndex(model.bundle.catalogue)
     rest()
     max_batch = config.batch.max_batch
     times = warm_up(model, max_batch, clock, rest)
-    if before is not None:
-        times.lower(before)
     log.info(
         "warmed up: batch of 1 %.2f ms, of %d %.2f ms",
         1e3 * times.predict(1),

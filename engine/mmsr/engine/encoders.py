@@ -19,7 +19,7 @@ from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.errors import Unavailable
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.runners.base import AnyArray, Runner
-from mmsr.engine.runners.onnx import open_onnx
+from mmsr.engine.runners.choose import Runners
 
 IMAGE_ENCODER = "image_encoder"
 TEXT_ENCODER = "text_encoder"
@@ -79,12 +79,12 @@ def stacked(arrays: Sequence[AnyArray]) -> AnyArray:
     return batch
 
 
-def open_encoders(bundle: OpenedBundle, threads: int) -> dict[str, Encoder]:
+def open_encoders(bundle: OpenedBundle, runners: Runners) -> dict[str, Encoder]:
     """Return the encoders that the bundle has, by name; `BundleError` if its tokenizer is none."""
     return {
         name: Encoder(
             bundle.manifest.graphs[name],
-            partial(_open_graph, bundle, name, threads),
+            partial(_open_graph, bundle, name, runners),
             tokens=count_tokens(bundle.folder / TOKENIZER) if name == TEXT_ENCODER else 0,
         )
         for name in ENCODERS
@@ -92,9 +92,8 @@ def open_encoders(bundle: OpenedBundle, threads: int) -> dict[str, Encoder]:
     }
 
 
-def _open_graph(bundle: OpenedBundle, name: str, threads: int) -> Runner:
-    spec = bundle.manifest.graphs[name]
-    return open_onnx(bundle.folder / spec.file, spec, threads=threads)
+def _open_graph(bundle: OpenedBundle, name: str, runners: Runners) -> Runner:
+    return runners.open(bundle, name).runner
 
 
 def count_tokens(path: Path) -> int:

@@ -7,12 +7,13 @@ In the order in which a request (or a start) can meet them:
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
     ├── StoreDamaged         the catalogue's store cannot be opened     (not serving yet)
-    ├── FailedPrecondition   what the method needs is not there         FAILED_PRECONDITION
+    ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
+    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
+    ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
     │   ├── NotExplainable   a graph that explains
     │   ├── NoContentVectors vectors of the content alone
-    │   ├── NotLive          a catalogue that changes
-    │   └── LoadFailed       a bundle that is fit to be served
-    ├── LoadUnderWay         another bundle is being loaded             ABORTED
+    │   └── NotLive          a catalogue that changes
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
@@ -21,13 +22,13 @@ In the order in which a request (or a start) can meet them:
     ├── NotFound             what the request names is not here         NOT_FOUND
     │   ├── UnknownLabel     no model is served under this label
     │   ├── UnknownItem      the catalogue does not know the item
-    │   ├── UnknownBundle    the repository has no such bundle
     │   └── UnknownModel     the Open Inference Protocol has no such
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
     ├── CatalogueFull        no spare row is left for another item      RESOURCE_EXHAUSTED
     ├── StoreFailed          the catalogue's store cannot be written    UNAVAILABLE
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
+    ├── DeviceFailed         the GPU or TensorRT refuses a call         INTERNAL
     ├── RunnerFailed         the computation failed                     INTERNAL
     │   └── Bug              something that nobody foresaw
     └── CallerLeft           the caller cancelled, or its deadline came CANCELLED
@@ -62,14 +63,26 @@ class StoreDamaged(EngineError):
     """The catalogue's store is damaged, in use, or no store."""
 
 
+class LoadFailed(EngineError):
+    """A bundle is not fit to be served; what was served goes on."""
+
+    code = "FAILED_PRECONDITION"
+
+
 class LoadUnderWay(EngineError):
     """Another bundle is being loaded; the caller may ask again."""
 
     code = "ABORTED"
 
 
+class UnknownBundle(EngineError):
+    """The repository has no such bundle, or no such label."""
+
+    code = "NOT_FOUND"
+
+
 class FailedPrecondition(EngineError):
-    """What the method needs is not there; the server recommends as any other."""
+    """The bundle lacks what the method reads; it recommends as any other."""
 
     code = "FAILED_PRECONDITION"
 
@@ -84,10 +97,6 @@ class NoContentVectors(FailedPrecondition):
 
 class NotLive(FailedPrecondition):
     """The server was started without a catalogue that lives."""
-
-
-class LoadFailed(FailedPrecondition):
-    """A bundle is not fit to be served; what was served goes on."""
 
 
 class Unavailable(EngineError):
@@ -126,10 +135,6 @@ class UnknownLabel(NotFound):
 
 class UnknownItem(NotFound):
     """The request is about an item that the catalogue does not know."""
-
-
-class UnknownBundle(NotFound):
-    """The repository has no such bundle, or no such label."""
 
 
 class UnknownModel(NotFound):
@@ -174,6 +179,10 @@ class DeadlineTooShort(EngineError):
     code = "DEADLINE_EXCEEDED"
 
 
+class DeviceFailed(EngineError):
+    """CUDA or TensorRT refuses a call; the text is its own reason, for the log."""
+
+
 class RunnerFailed(EngineError):
     """The computation failed; the server's log says why, the caller is not told."""
 
@@ -189,7 +198,6 @@ class CallerLeft(EngineError):
 
 
 CODES = (
-    LoadUnderWay,
     FailedPrecondition,
     Unavailable,
     Unauthenticated,

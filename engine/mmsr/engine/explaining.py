@@ -30,15 +30,20 @@ class ExplainItems:
         self._explainer = explainer
         self._clock = clock
         self._times = BatchTimes()  # by variants of a request
+        self._loads = BatchTimes()  # of the graph: apart, or the first call would spoil the others
 
     async def explain(self, query: ExplainQuery, deadline: float | None = None) -> ExplainReply:
         """Explain the items named, or the k best.
 
         `InvalidRequest`, `NotExplainable`, and what `Batcher.submit` and `Asides.turn` raise.
         """
-        service = self._service
-        check_explain(query, service.limits)
+        check_explain(query, self._service.limits)
         self._explainer.require()
+        with self._asides.visit():
+            return await self._explain(query, deadline)
+
+    async def _explain(self, query: ExplainQuery, deadline: float | None) -> ExplainReply:
+        service = self._service
         seen, _ = service.history_rows(query.history)
         require_known(seen, query.history)
         rows, unknown = service.named_rows("item_ids", query.item_ids)
@@ -48,6 +53,9 @@ class ExplainItems:
             rows = await self._best(seen, history, query.k or EXPLAINED, deadline)
         # Without an item to explain there is still the attention; the graph wants a candidate.
         asked = rows or history[-1:]
+        if not self._explainer.loaded:
+            async with self._asides.turn(self._loads, 1, deadline):
+                await self._asides.piece(self._explainer.runner)
         variants = 1 + len(history) + len(self._explainer.sources)
         async with self._asides.turn(self._times, variants, deadline):
             explanation, seconds = await self._asides.piece(partial(self._computed, history, asked))
@@ -69,8 +77,7 @@ class ExplainItems:
         return (await service.batcher.submit(request, deadline)).answer.rows
 
     def _computed(self, history: Sequence[int], rows: Sequence[int]) -> tuple[Explanation, float]:
-        """Explain, and say how long it took without the loading of the graph."""
-        self._explainer.runner()
+        """Explain, and say how long it took."""
         began = self._clock()
         explanation = self._explainer.explain(history, rows)
         return explanation, self._clock() - began

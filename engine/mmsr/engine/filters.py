@@ -34,9 +34,8 @@ class RowFilters:
         self._popularity_C = np.zeros(capacity, np.float64)
         self._popularity_C[1 : items + 1] = catalogue.popularity
         self._by_popularity_C = np.argsort(-self._popularity_C, kind="stable")
-        self._written: frozenset[int] = (
-            frozenset()
-        )  # rows whose place in that order is not theirs any more
+        # Rows whose place in that order is not theirs any more. Others take copies of it at once.
+        self._written: set[int] = set()
 
     def write_item(
         self, row: int, categories: Iterable[str], *, available: bool, popularity: float = 0.0
@@ -44,7 +43,7 @@ class RowFilters:
         """Let a row hold an item from now on."""
         self.categories.write(row, categories)
         self._popularity_C[row] = popularity
-        self._written = self._written | {row}  # another thread may be reading the old one
+        self._written.add(row)
         self.items += not self.present_C[row]
         self.present_C[row] = True
         self.available_C[row] = available

@@ -40,13 +40,17 @@ class Flights:
         if not era.calls and era.over is not None:
             era.over.set()
 
-    async def landed(self) -> None:
-        """Return when every call that has begun by now has ended."""
+    def mark(self) -> tuple[Era, ...]:
+        """Return the eras of the calls under way; those that begin from now on are in none."""
         if self._now.calls:
             self._now.over = asyncio.Event()
             self._before.append(self._now)
             self._now = Era()
-        for era in tuple(self._before):
+        self._before = [era for era in self._before if era.calls]
+        return tuple(self._before)
+
+    async def landed(self, eras: tuple[Era, ...]) -> None:
+        """Return when every call of these eras has ended."""
+        for era in eras:
             assert era.over is not None
             await era.over.wait()
-        self._before = [era for era in self._before if era.calls]

@@ -20,6 +20,7 @@ from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.deployment import Deployment, Opened, assembled, open_beside, open_whole
+from mmsr.engine.errors import ProbeFailed, Unavailable
 from mmsr.engine.memory import give_back
 from mmsr.engine.pace import Pace
 from mmsr.engine.proof import Proof
@@ -95,6 +96,10 @@ class Loader:
         except asyncio.CancelledError:
             proof.stop()
             raise
+        except ProbeFailed:
+            if self._stopped:
+                raise Unavailable("the server is stopping; nothing is loaded any more") from None
+            raise
         finally:
             self._proof = None
         log.info("proved bundle %s in %.1f s: %s", folder.name, self._clock() - started, found)
@@ -108,6 +113,7 @@ class Loader:
 
     async def free(self, deployments: list[Deployment]) -> None:
         """Close what the list holds, which nothing else refers to, and empty it."""
+        await self._compute.run(_nothing)  # whatever a stream has asked of them is computed by then
         await self._loading.run(partial(_free, deployments))
 
 
@@ -122,6 +128,10 @@ def switching(interval_s: float) -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+def _nothing() -> None:
+    """Be done when everything before is."""
+
+
 def _free(deployments: list[Deployment]) -> None:
     """Close deployments and give their memory back."""
     models = [weakref.ref(deployment.model) for deployment in deployments]
@@ -133,15 +143,5 @@ def _free(deployments: list[Deployment]) -> None:
         log.warning("a bundle that is no longer used is still referred to; collecting everything")
         gc.unfreeze()
         gc.collect()
-    settle()
+    # Nothing is frozen anew: what is in flight now, and dies in circles later, would stay for ever.
     give_back()
-
-
-def settle() -> None:
-    """Take what lives now out of the collector's sight: it lives long.
-
-    Only what is young is collected first. A collection of everything would visit every object of
-    the bundle that has just begun to answer, and hold the interpreter meanwhile.
-    """
-    gc.collect(1)
-    gc.freeze()

@@ -44,9 +44,10 @@ def histogram(
     family = HistogramMetricFamily(name, about, labels=label_names)
     for values, numbers in found.items():
         reached, buckets = 0, []
-        for bound, count in zip((*numbers.bounds, "+Inf"), tuple(numbers.counts), strict=True):
+        bounds = [*(str(float(bound)) for bound in numbers.bounds), "+Inf"]
+        for bound, count in zip(bounds, tuple(numbers.counts), strict=True):
             reached += count
-            buckets.append((str(bound), reached))
+            buckets.append((bound, reached))
         family.add_metric(values, buckets, numbers.total)
     return family
 

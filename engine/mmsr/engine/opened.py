@@ -226,5 +226,11 @@ def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> n
     return table
 
 
+def writable(path: Path) -> npt.NDArray[Any]:
+    """Map a table of an opened bundle so that what is written into it stays in this process."""
+    table: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return table
+
+
 def _refuse(path: Path, reason: str) -> None:
     raise BundleError(f"{path}: {reason}; export the model again")

@@ -5,9 +5,9 @@ there; of a category filter nothing is known there, so more is fetched and dropp
 is exact where enough is left, which is checked; where not, the request is answered alone after all.
 *Alone*: the rows that may come back are gathered and scored for this request only.
 
-What a pass costs is shared by the batch, what is gathered is not: per row 12 ns of a pass of one
-request and 1.5 ns a request of a pass of 32, against 30 ns of a gathered row (a million rows of
-width 64). Measured by engine/benchmarks/filters.py.
+What a pass costs is shared by the batch and by threads; what is gathered is not. Of CPU time a row
+costs 11 ns on a pass of one request and 1 ns a request on a pass of 32, against 30 ns gathered by
+one thread (a million rows of width 64). What follows for whole requests: engine/results.
 """
 
 # B requests of a batch, N items, k results
@@ -17,11 +17,11 @@ from typing import NamedTuple
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.rows import RowRequest
 
-GATHER_COSTS = 3  # times a row of a pass of one request
+GATHER_COSTS = 6  # times a row of a pass of one request, by the clock on two threads
 LEAST_SHARED = 1 / 24  # of the rows: what a request of a large batch may still gather
 MOST_FETCHED = 1000  # rows of one request, as engines are built for
-SURPLUS = 2  # times as many as would do if the filter had nothing to do with the scores
-MARGIN = 32
+SURPLUS = 1.75  # times as many as would do if the filter had nothing to do with the scores
+MARGIN = 24
 
 
 class Plan(NamedTuple):
@@ -40,7 +40,7 @@ def plan(request: RowRequest, filters: RowFilters, batch: int) -> Plan:
     items = max(1, filters.items)
     passing = filters.categories.count(request.categories)
     most_gathered = items * max(1 / (GATHER_COSTS * batch), LEAST_SHARED)
-    fetched = SURPLUS * request.k * items // max(1, passing) + MARGIN
+    fetched = int(SURPLUS * request.k * items / max(1, passing)) + MARGIN
     if passing <= most_gathered or fetched > MOST_FETCHED:
         return Plan(0, False)
     return Plan(fetched, True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.model import SequenceModel, open_model
-from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
+from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of
 from mmsr.engine.probe_answers import (
     ask,
     bind_rows,
@@ -125,7 +125,7 @@ def prove(model: SequenceModel, users: int | None = None) -> ProbeReport:
     try:
         bind_rows(model.runner, bundle.item_outputs_CD, items, bundle.codes)
         found = probe_runner(model.runner, probe, bundle.item_outputs_CD, items)
-        return replace(found, precision=precision_of(bundle.manifest))
+        return replace(found, precision=model.precision)
     finally:
         model.bind()
 

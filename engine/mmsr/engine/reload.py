@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from mmsr.bundle.errors import MmsrError
 from mmsr.engine.deployment import Carrier, Deployment, utc_now
 from mmsr.engine.errors import LoadFailed, LoadUnderWay, UnknownLabel
-from mmsr.engine.flights import Flights
+from mmsr.engine.flights import Era, Flights
 from mmsr.engine.loader import Loads
 from mmsr.engine.serving import Serving
 
@@ -58,6 +58,7 @@ class Reloader:
         self._flights = flights
         self._clock = clock
         self._one = asyncio.Lock()
+        self._opening: str | None = None  # the bundle that is being loaded
         self._retiring: dict[asyncio.Task[None], Deployment] = {}
 
     @property
@@ -67,8 +68,8 @@ class Reloader:
 
     async def load_now(self, label: str, bundle_id: str) -> Deployment | None:
         """Serve a bundle under a label, as `load`; `LoadUnderWay` if another load is going on."""
-        if self._one.locked():
-            raise LoadUnderWay("another bundle is being loaded; ask again when it is done")
+        if self._opening is not None:
+            raise LoadUnderWay(f"{self._opening} is being loaded; ask again when it is done")
         return await self.load(label, bundle_id)
 
     def check_label(self, label: str) -> None:
@@ -105,22 +106,29 @@ class Reloader:
     async def load(self, label: str, bundle_id: str, wanted: Wanted = always) -> Deployment | None:
         """Serve a bundle under a label and return what answers under it then.
 
-        `LoadFailed`: the old one goes on. `wanted` is asked before the swap: where it says no, the
-        old one goes on too, without a failure.
+        `LoadFailed`: the old one goes on. `wanted` is asked before the work and before the swap:
+        where it says no, the old one goes on too, without a failure.
         """
         self.check_label(label)
         async with self._one:
-            started = self._clock()
-            failure = None
-            try:
-                await self._replace(label, bundle_id, wanted)
-            except Exception as error:  # outermost: no bundle may take the server down
-                failure = self._note_failure(label, bundle_id, error)
-            self._tell(label, self._clock() - started, failure is None)
-            if failure is not None:
-                await self._loader.free([])  # the memory of what was opened of it
-                raise LoadFailed(f"bundle {bundle_id} is not served: {failure}")
+            if await wanted():
+                await self._try(label, bundle_id, wanted)
             return self._serving.deployments.get(label)
+
+    async def _try(self, label: str, bundle_id: str, wanted: Wanted) -> None:
+        started = self._clock()
+        failure = None
+        self._opening = bundle_id
+        try:
+            await self._replace(label, bundle_id, wanted)
+        except Exception as error:  # outermost: no bundle may take the server down
+            failure = self._note_failure(label, bundle_id, error)
+        finally:
+            self._opening = None
+        self._tell(label, self._clock() - started, failure is None)
+        if failure is not None:
+            await self._loader.free([])  # the memory of what was opened of it
+            raise LoadFailed(f"bundle {bundle_id} is not served: {failure}")
 
     async def _replace(self, label: str, bundle_id: str, wanted: Wanted) -> None:
         """Load and swap, unless nobody wants it by then."""
@@ -160,15 +168,16 @@ class Reloader:
     def _retire(self, deployment: Deployment) -> None:
         if self.carrier is not None:
             self.carrier.leave(deployment)
-        task = asyncio.create_task(self._see_off(deployment))
+        under_way = self._flights.mark()
+        task = asyncio.create_task(self._see_off(deployment, under_way))
         self._retiring[task] = deployment
         task.add_done_callback(lambda ended: self._retiring.pop(ended, None))
 
-    async def _see_off(self, deployment: Deployment) -> None:
+    async def _see_off(self, deployment: Deployment, under_way: tuple[Era, ...]) -> None:
         """Let a deployment answer whoever came before the swap, then free it."""
         version = deployment.model.version
-        await self._flights.landed()
-        await deployment.batcher.drain()
+        await self._flights.landed(under_way)
+        await deployment.drain()
         task = asyncio.current_task()
         assert task is not None
         self._retiring.pop(task, None)

@@ -1,10 +1,13 @@
-"""What is asked of a model and what it answers, in rows of the item tables.
+"""What is asked of a model and what it answers, and what an item is, in rows of the tables.
 
 Values alone: `filters` says which rows they allow, `model` computes.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 
 class CategoryFilter(NamedTuple):
@@ -30,3 +33,13 @@ class RowAnswer(NamedTuple):
 
     rows: list[int]
     scores: list[float]
+
+
+class ItemRow(NamedTuple):
+    """One item as it is written into a spare row while the model serves."""
+
+    inputs_W: npt.NDArray[np.float32]  # as item.onnx gives them
+    outputs_D: npt.NDArray[np.float32]
+    categories: Sequence[str]
+    available: bool = True
+    popularity: float = 0.0  # for answers to those without a history

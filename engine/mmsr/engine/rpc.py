@@ -35,6 +35,7 @@ Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 OK = "OK"
 LOGGED_CHARACTERS = 128
+MOST_ROWS = 1024  # that a shape, which nobody has checked yet, may cost
 
 
 class Call(NamedTuple):
@@ -255,7 +256,15 @@ def counter_of(request_type: type[Request]) -> Callable[[Request], int]:
     for name in ("requests", "items"):
         if name in fields:
             return lambda request: len(getattr(request, name))
+    if "inputs" in fields:
+        return rows_of
     return lambda request: 1
+
+
+def rows_of(request: Any) -> int:
+    """Return how many histories a request of the Open Inference Protocol says that it holds."""
+    shape = request.inputs[0].shape if request.inputs else ()
+    return min(max(1, shape[0]), MOST_ROWS) if shape else 1
 
 
 def metadata_of(context: Context) -> dict[str, str | bytes]:

@@ -10,15 +10,13 @@ and four numbers, between batches, by the thread that computes. The vectors are 
 mapped so that what is written stays in this process: memory is taken for what has moved alone.
 """
 
-# C table rows, D width, n rows asked for, B requests, E exclusions
-
-from pathlib import Path
+# C table rows, D width, n rows asked for, S states, B requests, E exclusions
 
 import numpy as np
 import numpy.typing as npt
 
 from mmsr.engine.items import bound_rows
-from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle
+from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle, writable
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 
@@ -34,10 +32,11 @@ class ScoredRows:
 
     def __init__(self, bundle: OpenedBundle, runner: Runner) -> None:
         self._runner = runner
-        self._vectors_CD = _writable(bundle.folder / ITEM_OUTPUTS)
-        self._codes = {n: _writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
+        self._vectors_CD = writable(bundle.folder / ITEM_OUTPUTS)
+        self._codes = {n: writable(bundle.folder / CODE_FILES[n]) for n in bundle.codes}
         capacity = len(self._vectors_CD)
         self._half_CD: AnyArray | None = None  # the same for a graph in half precision
+        self._rows_bound = 0
         self._place_C = np.arange(capacity)  # row -> place
         self._row_C = np.arange(capacity)  # place -> row
         items = len(bundle.catalogue)
@@ -50,7 +49,6 @@ class ScoredRows:
         [spec] = [tensor for tensor in runner.spec.inputs if tensor.name == "item_outputs"]
         converted_CD = as_input(spec, self._vectors_CD)
         self._half_CD = None if converted_CD is self._vectors_CD else converted_CD
-        self._rows_bound = 0
 
     def rebind(self) -> None:
         """Hand codes and vectors to the runner."""
@@ -80,18 +78,19 @@ class ScoredRows:
         rows: Rows = self._row_C[places]
         return rows
 
-    def scores(self, state_D: Floats, rows_n: Rows) -> Floats:
-        """Return the scores of some rows [n]."""
-        scores_n = np.empty(len(rows_n), np.float32)
-        vectors_bD = np.empty((min(BLOCK, len(rows_n)), len(state_D)), np.float32)
+    def scores(self, states_SD: Floats, rows_n: Rows) -> Floats:
+        """Return the scores of some rows for each of some states, [S, n]."""
+        scores_Sn = np.empty((len(states_SD), len(rows_n)), np.float32)
+        vectors_bD = np.empty((min(BLOCK, len(rows_n)), states_SD.shape[1]), np.float32)
         for begin in range(0, len(rows_n), BLOCK):
             places_b = self._place_C[rows_n[begin : begin + BLOCK]]
             some_bD = vectors_bD[: len(places_b)]
             # "clip" alone writes without a copy in between; every place is inside.
             np.take(self._vectors_CD, places_b, axis=0, out=some_bD, mode="clip")
-            # No BLAS: its threads would fight the runner's for the cores.
-            np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
-        return scores_n
+            for state_D, scores_n in zip(states_SD, scores_Sn, strict=True):
+                # No BLAS: its threads would fight the runner's for the cores.
+                np.einsum("bd,d->b", some_bD, state_D, out=scores_n[begin : begin + BLOCK])
+        return scores_Sn
 
     def write(self, row: int, vector_D: Floats) -> None:
         """Store the vector of a row that is no item yet."""
@@ -103,6 +102,7 @@ class ScoredRows:
             codes_D1, scale_1 = quantise_rows(self._vectors_CD[place : place + 1])
             self._codes[CODES][:, place] = codes_D1[:, 0]
             self._codes[SCALES][place] = scale_1[0]
+        self._tell(np.array([place]))
 
     def move(self, row: int, *, present: bool, available: bool) -> None:
         """Put a row among the available items, the unavailable ones or the rest."""
@@ -149,11 +149,19 @@ class ScoredRows:
         self._place_C[self._row_C[order]] = order
         if self._half_CD is not None:
             self._half_CD[order] = self._half_CD[back]
+        self._tell(order)
 
-
-def _writable(path: Path) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return array
+    def _tell(self, places_n: Rows) -> None:
+        """Hand changed places to the runner, which may hold the tables in another memory."""
+        if not self._rows_bound:
+            return
+        for name, array in self._codes.items():
+            axis = array.ndim - 1
+            changed = np.take(array, places_n, axis)
+            self._runner.write_rows(name, places_n.tolist(), changed, axis=axis)
+        table_CD = self._vectors_CD if self._half_CD is None else self._half_CD
+        # Also beyond what is bound now: it is bound again without being handed over.
+        self._runner.write_rows("item_outputs", places_n.tolist(), table_CD[places_n])
 
 
 def best(scores_n: Floats, k: int) -> Rows:

@@ -68,6 +68,8 @@ def default_rate(config: SecurityConfig) -> Rate | None:
 def check_exposure(config: ServeConfig) -> None:
     """Raise `ConfigError` if strangers could call or listen and nobody said that they may."""
     security = config.security
+    if config.observe.channelz and config.server.admin_port is None and security.tokens is None:
+        raise ConfigError("--channelz is for operators alone: give --admin-port or --tokens")
     if security.insecure:
         return
     missing = list(_missing(security))

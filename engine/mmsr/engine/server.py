@@ -20,7 +20,6 @@ from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
 from mmsr.engine.admin_control import DRAINING, SERVING, Control
 from mmsr.engine.admin_face import AdminFace
-from mmsr.engine.batcher import Batcher
 from mmsr.engine.catalogue.carrier import CatalogueCarrier
 from mmsr.engine.catalogue.face import CatalogueFace
 from mmsr.engine.catalogue.live import LiveCatalogue
@@ -37,7 +36,6 @@ from mmsr.engine.loader import Loader
 from mmsr.engine.oip import InferenceFace
 from mmsr.engine.reload import Reloader
 from mmsr.engine.reload_watch import Watch
-from mmsr.engine.rows import RowAnswer, RowRequest
 from mmsr.engine.rpc import Rpc
 from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
@@ -78,7 +76,7 @@ class Server:
         self.reloader = Reloader(
             self.serving, loader, self.rpc.flights, self._clock, config.server.labels
         )
-        self.reloader.listeners.append(self.telemetry.reloads.ended)
+        self.reloader.listeners.append(self.telemetry.loads.ended)
         self.watch = Watch(loader.repository, self.reloader, self._files, config.reload.poll_s)
         self.control = Control(
             self.serving, self.reloader, loader.repository, self._files, self._clock
@@ -92,11 +90,11 @@ class Server:
             CatalogueFace(self.serving, self.catalogue),
             self.inference,
         )
+        self._operators: tuple[Face, ...] = (AdminFace(self.control),)
         if config.observe.channelz:
-            self.faces = (*self.faces, ChannelzFace())
-        self._admin = AdminFace(self.control)
+            self._operators = (*self._operators, ChannelzFace())
         if config.server.admin_port is None and self.rpc.guarded:
-            self.faces = (*self.faces, self._admin)
+            self.faces = (*self.faces, *self._operators)
         self.health = Health(("", *(face.name for face in self.faces)))
         self.port = 0  # the real one, once it listens
         self.admin_port = 0  # likewise; 0 without one of its own
@@ -124,30 +122,33 @@ class Server:
         reflection.enable_server_reflection(names, self._server)
         host = self._config.server.host
         self.port = bind(self._server, host, self._config.server.port, credentials)
-        self.telemetry.start(lambda: self.health.serving, self.security)
+        self.telemetry.start(lambda: self.health.serving, self.security, self.control)
         await self._server.start()
         log.info("listening on %s:%d: %s", host, self.port, self.security.describe())
-
         if self._config.server.admin_port is not None:
             await self._listen_to_admin(self._config.server.admin_port, credentials)
 
     async def _listen_to_admin(self, port: int, credentials: grpc.ServerCredentials | None) -> None:
         host = self._config.server.admin_host
         self._admin_server = grpc.aio.server(options=server_options(self._config))
-        self._admin.add_to(self._admin_server, self.rpc)
-        names = (self._admin.name, reflection.SERVICE_NAME)
+        for face in self._operators:
+            face.add_to(self._admin_server, self.rpc)
+        names = (*(face.name for face in self._operators), reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._admin_server)
         self.admin_port = bind(self._admin_server, host, port, credentials)
         await self._admin_server.start()
-        log.info("listening on %s:%d, Admin alone", host, self.admin_port)
+        way = self.security.describe()
+        log.info("listening on %s:%d, Admin alone: %s", host, self.admin_port, way)
 
     async def load(self, folder: Path) -> None:
         """Load the bundle in `folder`, then answer with it."""
-        deployment = await deploy(folder, self._config, self._compute, self._clock)
+        label = self._config.server.label
+        with self.telemetry.loads.counted(label):
+            deployment = await deploy(folder, self._config, self._compute, self._clock)
         if self.catalogue is not None:
             await self.catalogue.open()
             await CatalogueCarrier(self.catalogue).carry(deployment)
-        self.serving.use(self._config.server.label, deployment)
+        self.serving.use(label, deployment)
         self._ready()
 
     async def load_labels(self) -> None:
@@ -200,11 +201,8 @@ class Server:
             lame_ends = min(ends, self._clock() + self._config.server.lame_duck_s)
             await self._wait_for_quiet(IDLE_S, lame_ends)
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
-        batchers = dict.fromkeys(
-            deployment.batcher
-            for deployment in (*self.serving.deployments.values(), *self.reloader.retiring)
-        )
-        lost = sum(await asyncio.gather(*(self._drain(batcher, ends) for batcher in batchers)))
+        in_use = dict.fromkeys((*self.serving.deployments.values(), *self.reloader.retiring))
+        lost = sum(await asyncio.gather(*(self._drain(deployment, ends) for deployment in in_use)))
         if self.catalogue is not None:
             await self._close_catalogue(self.catalogue, ends)
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
@@ -225,11 +223,12 @@ class Server:
         except TimeoutError:
             log.error("changes of the catalogue are not acknowledged: the time of grace is over")
 
-    async def _drain(self, batcher: Batcher[RowRequest, RowAnswer], ends: float) -> int:
+    async def _drain(self, deployment: Deployment, ends: float) -> int:
         """Answer what is queued; return how many requests cannot be before the clock's `ends`."""
+        batcher = deployment.batcher
         waiting = batcher.unanswered
         try:
-            await asyncio.wait_for(batcher.drain(), max(0.0, ends - self._clock()))
+            await asyncio.wait_for(deployment.drain(), max(0.0, ends - self._clock()))
         except TimeoutError:
             lost = batcher.unanswered
             log.error(

@@ -1,12 +1,15 @@
 """What the parts of a server say of themselves at a scrape: bundles, batches, reloads, loop."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from prometheus_client.core import Metric
 
+from mmsr.engine.admin_control import ItemCounts, Live, Served
 from mmsr.engine.batcher import SIZE_BOUNDS, Counters
 from mmsr.engine.call_stats import Histogram
 from mmsr.engine.deployment import Deployment
@@ -18,11 +21,23 @@ LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 BY_LABEL = ("label",)
 
 
+class Counted(Protocol):
+    """Knows the items behind a label: `Control` does."""
+
+    @property
+    def live(self) -> Live | None:
+        """The catalogue that changes, if there is one."""
+
+    def served(self, label: str) -> Served:
+        """Return what answers under a label."""
+
+
 class ServingMetrics:
     """What is served, by label."""
 
-    def __init__(self, serving: Serving, version: str) -> None:
+    def __init__(self, serving: Serving, counted: Counted, version: str) -> None:
         self._serving = serving
+        self._counted = counted
         self._version = version
 
     def metrics(self) -> Iterator[Metric]:
@@ -41,6 +56,12 @@ class ServingMetrics:
                 for label, deployment in served.items()
             ],
         )
+        live = self._counted.live
+        version = live.version if live is not None else 0
+        yield gauge("mmsr_catalogue_version", "Changes of the live catalogue.", (), {(): version})
+        counts = {label: self._counted.served(label).counts for label in served}
+        for name, about, count in COUNTS:
+            yield gauge(name, about, BY_LABEL, {label: count(c) for label, c in counts.items()})
         for name, about, value in GAUGES:
             found = {label: value(deployment) for label, deployment in served.items()}
             yield gauge(name, about, BY_LABEL, found)
@@ -64,10 +85,6 @@ def batch_metrics(counters: dict[str, Counters]) -> Iterator[Metric]:
     )
 
 
-def _spare(deployment: Deployment) -> float:
-    return deployment.model.bundle.manifest.tables.capacity - 1 - len(deployment.service.items)
-
-
 def _table_bytes(deployment: Deployment) -> float:
     bundle = deployment.model.bundle
     codes = sum(table.nbytes for table in bundle.codes.values())
@@ -76,20 +93,35 @@ def _table_bytes(deployment: Deployment) -> float:
 
 Value = Callable[[Deployment], float]
 GAUGES: tuple[tuple[str, str, Value], ...] = (
-    ("mmsr_items", "Items that can be recommended or read.", lambda d: len(d.service.items)),
-    ("mmsr_spare_rows", "Rows that are left for new items.", _spare),
     ("mmsr_table_bytes", "Item tables of the runner, on disk or device.", _table_bytes),
     ("mmsr_queue_depth", "Requests that wait for the runner.", lambda d: d.batcher.depth),
 )
 
 
-class ReloadMetrics:
-    """Counts loads of bundles; told by whoever loads."""
+COUNTS: tuple[tuple[str, str, Callable[[ItemCounts], float]], ...] = (
+    ("mmsr_items", "Items that are known, live ones among them.", lambda c: c.items),
+    ("mmsr_live_items", "Items that were written since the export.", lambda c: c.live_items),
+    ("mmsr_spare_rows", "Rows that are left for new items.", lambda c: c.spare_rows),
+)
+
+
+class LoadMetrics:
+    """Counts loads of bundles, the first ones and those that take the place of others."""
 
     def __init__(self) -> None:
         self._ended: Counter[tuple[str, str]] = Counter()  # by label and result
         self._failed: dict[str, float] = {}  # by label: 1 if the last one did
         self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def counted(self, label: str) -> Iterator[None]:
+        """Count what is done inside as one load; it failed if it raises."""
+        began, ok = time.monotonic(), False
+        try:
+            yield
+            ok = True
+        finally:
+            self.ended(label, time.monotonic() - began, ok)
 
     def ended(self, label: str, seconds: float, ok: bool) -> None:
         """Note that a load has ended."""

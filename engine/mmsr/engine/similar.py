@@ -2,7 +2,7 @@
 
 # C rows of the tables, D columns
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Self, TypeVar
 
@@ -22,7 +22,9 @@ from mmsr.engine.service import Service
 
 Result = TypeVar("Result")
 
-PIECE = 65_536  # rows that are compared before a batch may go between
+# Rows that are compared before a batch may go between: a few milliseconds.
+PIECE = 32_768
+GATHERED = PIECE // 4  # the same of rows that do not lie side by side
 DENSE = 4  # from a quarter of the rows on, a pass over all costs less than gathering
 
 
@@ -81,17 +83,13 @@ class SimilarItems:
 
         async with self._asides.turn(self._times, 1, deadline):
             query_D = self._vector(table_CD, number, query.item_id)
-            rows = await timed(partial(self._candidates, request))
-            dense = DENSE * len(rows) >= len(table_CD)
-            cosine_n = np.zeros(len(table_CD) if dense else len(rows), np.float32)
-            for part in slices(len(cosine_n), PIECE):
-                compared = part if dense else rows[part]
-                cosine_n[part] = await timed(partial(_compared, table_CD, compared, query_D))
-            if dense:
-                cosine_n = cosine_n[rows]
-            choose = partial(self._choose, request, rows, cosine_n)
-            compare = partial(self._compare, choose, table_CD, query_D)
-            numbers, cosine_K = await timed(compare)
+            few = await timed(partial(self._few, request, len(table_CD)))
+            nearest: list[Rows] = []
+            for rows in _parts(few, len(table_CD)):
+                some = partial(self._best_of, request, rows, table_CD, query_D)
+                nearest.append(await timed(some))
+            merged = partial(self._merged, request, nearest, table_CD, query_D)
+            numbers, cosine_K = await timed(merged)
         found = items.ids_of(numbers)
         return SimilarReply(found, cosine_K.tolist(), round(spent_us), version)
 
@@ -137,25 +135,36 @@ class SimilarItems:
             query.only_available,
         )
 
-    def _candidates(self, request: RowRequest) -> Rows:
-        """Return the rows that may come back, ascending."""
-        [placed] = self._vectors.placement.placed([request])
-        rows = self._vectors.filters.candidates(placed)
-        return rows[~np.isin(rows, placed.excluded)]
+    def _few(self, request: RowRequest, capacity: int) -> Rows | None:
+        """Return the rows that the filters name, ascending; None: so many that all are read."""
+        filters = self._vectors.filters
+        [request] = self._vectors.placement.placed([request])
+        if request.allowed is None:
+            wanted = request.categories
+            if wanted is None or DENSE * filters.categories.count(wanted) >= capacity:
+                return None
+        return filters.candidates(request)
 
-    def _choose(self, request: RowRequest, rows_n: Rows, cosine_n: Floats) -> Rows:
-        """Return the best of the rows that still pass, ascending."""
-        [placed] = self._vectors.placement.placed([request])
-        still_n = self._vectors.filters.passing(placed, rows_n)
-        still_n &= ~np.isin(rows_n, placed.excluded)
-        chosen, _ = best(cosine_n[still_n], rows_n[still_n], request.k)
-        return np.sort(chosen)
+    def _best_of(
+        self, request: RowRequest, rows: slice | Rows, table_CD: Floats, query_D: Floats
+    ) -> Rows:
+        """Return the nearest of some rows that may come back."""
+        [request] = self._vectors.placement.placed([request])
+        cosine_n = cosines(table_CD[rows], query_D)
+        rows_n = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+        passing_n = self._vectors.filters.passing(request, rows_n)
+        passing_n &= ~np.isin(rows_n, request.excluded)
+        return best(cosine_n[passing_n], rows_n[passing_n], request.k)[0]
 
-    def _compare(
-        self, choose: Callable[[], Rows], table_CD: Floats, query_D: Floats
+    def _merged(
+        self, request: RowRequest, nearest: list[Rows], table_CD: Floats, query_D: Floats
     ) -> tuple[Sequence[int], Floats]:
-        """Return the numbers of the chosen rows by their cosines as the table is now."""
-        rows_K, cosine_K = _ranked(choose(), table_CD, query_D)
+        """Return the nearest of all pieces that still pass, by the table as it is now."""
+        [request] = self._vectors.placement.placed([request])
+        rows_n = np.sort(np.concatenate([np.empty(0, np.int64), *nearest]))
+        rows_n = rows_n[self._vectors.filters.passing(request, rows_n)]
+        rows_n = rows_n[~np.isin(rows_n, request.excluded)]
+        rows_K, cosine_K = best(cosines(table_CD[rows_n], query_D), rows_n, request.k)
         return self._vectors.placement.numbers(rows_K.tolist()), cosine_K
 
     def _timed(self, call: Callable[[], Result]) -> tuple[Result, float]:
@@ -165,10 +174,8 @@ class SimilarItems:
         return result, self._clock() - began
 
 
-def _compared(table_CD: Floats, rows: slice | Rows, query_D: Floats) -> Floats:
-    return cosines(table_CD[rows], query_D)
-
-
-def _ranked(rows: Rows, table_CD: Floats, query_D: Floats) -> tuple[Rows, Floats]:
-    """Return some rows, which ascend, by their cosines as the table is now."""
-    return best(cosines(table_CD[rows], query_D), rows, len(rows))
+def _parts(few: Rows | None, capacity: int) -> Iterator[slice | Rows]:
+    """Cut some rows, or all, into pieces between which batches may go."""
+    if few is None:
+        return slices(capacity, PIECE)
+    return (few[part] for part in slices(len(few), GATHERED))

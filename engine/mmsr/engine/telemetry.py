@@ -12,8 +12,9 @@ from mmsr.engine.metrics import CallMetrics, MetricsServer, Source, registry_of
 from mmsr.engine.rpc import Meter
 from mmsr.engine.security import Security
 from mmsr.engine.server_metrics import (
+    Counted,
+    LoadMetrics,
     LoopLag,
-    ReloadMetrics,
     ServingMetrics,
     StateMetrics,
 )
@@ -27,9 +28,10 @@ class Telemetry:
 
     def __init__(self, config: ObserveConfig, serving: Serving) -> None:
         self._config = config
+        self._serving = serving
         self._version = version("mmsr")
         self.stats = CallStats(serving.deployments, serving.default_label)
-        self.reloads = ReloadMetrics()
+        self.loads = LoadMetrics()
         self._lag = LoopLag()
         self._tracing = None
         meters: list[Meter] = [CallLog(config.log_requests)]
@@ -43,8 +45,7 @@ class Telemetry:
         self.meter = Meters(meters)
         self.sources: list[Source] = [
             CallMetrics(self.stats),
-            ServingMetrics(serving, self._version),
-            self.reloads,
+            self.loads,
             self._lag,
         ]
         self._server: MetricsServer | None = None
@@ -54,13 +55,14 @@ class Telemetry:
         """Where metrics are, once they are; 0: nowhere."""
         return 0 if self._server is None else self._server.port
 
-    def start(self, is_serving: Callable[[], bool], security: Security) -> None:
+    def start(self, is_serving: Callable[[], bool], security: Security, counted: Counted) -> None:
         """Answer scrapes from now on, if they are wanted; `ListenError` if the port is taken."""
         if self._config.metrics_port is None:
             return
         self._lag.start()
         state = StateMetrics(is_serving, security.watched)
-        self._server = MetricsServer(registry_of([*self.sources, state]))
+        served = ServingMetrics(self._serving, counted, self._version)
+        self._server = MetricsServer(registry_of([*self.sources, served, state]))
         self._server.listen(self._config.metrics_host, self._config.metrics_port)
         log.info(
             "metrics for anybody on http://%s:%d/metrics", self._config.metrics_host, self.port

@@ -5,6 +5,7 @@ carries, so that a call pays nothing while it is under way; of a stream there is
 Queue and computation are laid from the arrival on, one after the other.
 """
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from mmsr.engine.rpc import Call, Outcome, request_id_of
 
 SERVICE = "mmsr-serve"
+CLOSE_S = 1.0
 # What the server is to be blamed for; the others are the caller's (OpenTelemetry's convention).
 SERVERS_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -46,8 +48,10 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def close(self) -> None:
-        """Export what is left."""
-        self._provider.shutdown()
+        """Export what is left, if the collector takes it in time: nobody waits for traces."""
+        closing = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def began(self, method: str) -> None:
         """Do nothing yet."""

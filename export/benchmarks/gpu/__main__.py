@@ -1,6 +1,6 @@
 """gpu-check: everything that only a GPU can show, in one command and at most ten minutes.
 
-    PYTHONPATH=training:export:engine:proto python3 -m benchmarks.gpu [--cpu --quick] [--out DIR]
+    PYTHONPATH=training:export:engine:proto:tests python3 -m benchmarks.gpu [--cpu --quick]
 
 Needs torch and numpy; uses what else there is (onnx, onnxruntime-gpu, tensorrt, tensorrt_rtx) and
 says what it left out. Writes JSON and Markdown to --out, or $OUT, or export/results.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmsr.export.tensorrt.builder import make_logger
+from mmsr.engine.runners.tensorrt_engine import make_logger
 from mmsr.export.tensorrt.flavour import Flavour
 
 

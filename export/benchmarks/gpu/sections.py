@@ -55,6 +55,12 @@ def _tensorrt(setting: Setting, findings: Findings, flavour: str) -> None:
     tensorrt_latency(setting, findings, flavour)
 
 
+def _runners(setting: Setting, findings: Findings) -> None:
+    from benchmarks.gpu.runners import check_runners
+
+    check_runners(setting, findings)
+
+
 def _top_k(setting: Setting, findings: Findings) -> None:
     from benchmarks.gpu.topk import top_k
 
@@ -85,6 +91,7 @@ SECTIONS: Mapping[str, Section] = {
     "onnx": Section(
         title="ONNX Runtime, IO binding", limit_s=60, run=partial(_onnx, graphed=False)
     ),
+    "runners": Section(title="The engine's runners: one suite", limit_s=90, run=_runners),
     "top-k": Section(title="Top 20 of one big table", limit_s=60, run=_top_k),
     "onnx-graphed": Section(
         title="ONNX Runtime, IO binding, CUDA graph", limit_s=45, run=partial(_onnx, graphed=True)

@@ -99,10 +99,13 @@ def _drop_traces(path: Path) -> None:
 
 
 def _dynamic_shapes(module: nn.Module, shapes: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Nest the shapes as the arguments of `forward` are: its `*content` is one nested tuple."""
+    """Nest the shapes as the arguments of `forward` are: its `*content` is one nested tuple.
+
+    Where there is none, as in a model of ids alone, the exporter wants no tuple either.
+    """
     code = module.forward.__code__
     plain = code.co_argcount - 1
-    if not code.co_flags & 0x04:  # CO_VARARGS
+    if not code.co_flags & 0x04 or len(shapes) == plain:  # CO_VARARGS
         return shapes
     return (*shapes[:plain], shapes[plain:])
 

@@ -2,6 +2,7 @@
 
 # P probes, L history length, D width, N items, C capacity, K results
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -49,7 +50,9 @@ def item_rows(run: TrainedRun) -> ItemRows:
     Items that training has not seen are unknown by id, as `open_run` leaves the model: their rows,
     and those of ids.npy, are what a new item gets while serving.
     """
-    return run.model.table(run.content)
+    rows = run.model.table(run.content)
+    # Of a model of ids alone these are the trained weights themselves.
+    return replace(rows, inputs_nW=rows.inputs_nW.detach(), outputs_nD=rows.outputs_nD.detach())
 
 
 def capacity_of(items: int) -> int:

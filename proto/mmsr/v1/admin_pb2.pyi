@@ -107,7 +107,9 @@ class ServedModel(_message.Message):
     loaded_at: _builtins.str
     """ISO 8601, UTC."""
     queued: _builtins.int
-    """Requests that wait now."""
+    """Requests that wait now; then those since this bundle was loaded. Labels that name the same bundle
+    share these numbers.
+    """
     answered: _builtins.int
     refused: _builtins.int
     @_builtins.property

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AdminStub(object):
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.
@@ -71,7 +72,8 @@ class AdminStub(object):
 
 
 class AdminServicer(object):
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.
@@ -163,7 +165,8 @@ def add_AdminServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Admin(object):
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.

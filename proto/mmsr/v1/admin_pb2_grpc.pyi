@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminStub:
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.
@@ -55,7 +56,8 @@ class AdminStub:
 
 @_typing.type_check_only
 class AdminAsyncStub(AdminStub):
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.
@@ -79,7 +81,8 @@ class AdminAsyncStub(AdminStub):
     """Begins to stop as SIGTERM does: NOT_SERVING, answers what comes for a while, ends."""
 
 class AdminServicer(metaclass=_abc_1.ABCMeta):
-    """Status and control of one server process.
+    """Status and control of one server process. Served on a port of its own (`--admin-port`); without
+    one, on the server's port if callers need tokens there, and otherwise nowhere.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range. UNAUTHENTICATED,
     PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope `admin`.

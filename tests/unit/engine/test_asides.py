@@ -146,3 +146,27 @@ def test_draining_waits_for_what_is_queued_and_refuses_what_is_new() -> None:
 
     world.run(main)
     assert world.order == ["a0", "b0"]
+
+
+def test_draining_waits_for_a_caller_whose_turn_has_yet_to_come() -> None:
+    """An explanation first asks the batcher for the best items."""
+    world = World()
+
+    async def visitor(asides: Asides) -> None:
+        with asides.visit():
+            await asyncio.sleep(0.050)
+            await world.compute(asides, "a")
+
+    async def main(asides: Asides) -> None:
+        task = asyncio.create_task(visitor(asides))
+        await asyncio.sleep(0.001)
+        draining = asyncio.create_task(asides.drain())
+        await asyncio.sleep(0.001)
+        assert not draining.done()
+        with pytest.raises(Unavailable), asides.visit():
+            raise AssertionError("nobody comes in any more")
+        await draining
+        assert task.done()
+
+    world.run(main)
+    assert world.order == ["a0"]

@@ -165,6 +165,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_retry() -> None:
         assert world.clock.now == 0.0
         assert refused.value.retry_after_ms == 20
         await asyncio.gather(*tasks)
+        assert (batcher.counters.answered, batcher.counters.refused) == (3, 1)
         assert (await batcher.submit(4)).answer == 8
 
     world.run(main)

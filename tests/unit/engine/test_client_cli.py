@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import pytest
 from support.tiny_bundle import Shop
 from typer.testing import CliRunner
 
 from mmsr.engine.client import Recommendations, RecommenderClient
-from mmsr.engine.client_cli import app, facts, joined_hint, table, titles, wait
+from mmsr.engine.client_cli import app, facts, joined_hint, read_token, table, titles, wait
 from mmsr.engine.errors import ConfigError, InvalidRequest, Unavailable
 
 
@@ -111,3 +113,20 @@ def test_a_wait_of_a_moment_is_one_error(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(Unavailable):
         wait(Later(5), "h:1", 0.5)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_token_is_read_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("s3cret\n")
+    assert read_token(file) == "s3cret"
+    with pytest.raises(ConfigError, match=r"--token-file .*missing cannot be read"):
+        read_token(tmp_path / "missing")
+
+
+def test_a_token_is_not_sent_to_another_machine_in_clear_text(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("s3cret")
+    arguments = ["shop.example:1", "--token-file", str(file)]
+    with pytest.raises(ConfigError, match="in clear text; set tls") as refused:
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert "s3cret" not in str(refused.value)

@@ -93,7 +93,7 @@ def test_one_try_is_one_try() -> None:
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, int], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        Retries(**settings)  # type: ignore[arg-type]
+        Retries(**settings)
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,11 @@ class ChangedRunner:
 
     def bind(self, name: str, array: AnyArray) -> None:
         self._inner.bind(name, array)
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        self._inner.write_rows(name, rows, values, axis=axis)
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         outputs = self._inner.run(self._misread(dict(batch)))

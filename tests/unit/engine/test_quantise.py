@@ -1,5 +1,6 @@
 """Codes of output vectors: how far they are off, and where there is nothing to be coded."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,11 @@ class Bound:
 
     def bind(self, name: str, array: AnyArray) -> None:
         self.bound[name] = array
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        raise AssertionError("not called")
 
     def run(self, batch: object) -> dict[str, AnyArray]:
         raise NotImplementedError

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny_bundle import Shop, Sizes
 
-from mmsr.engine.model import RowRequest, SequenceModel, open_model
+from mmsr.engine.model import ItemRow, RowRequest, SequenceModel, open_model
 from mmsr.engine.scored import ScoredRows, best
 
 ITEMS = Sizes.items
@@ -70,24 +71,38 @@ def test_every_row_keeps_its_vector_wherever_it_moves(
     assert rows_in_front(scored, scored.present) == [r for r, s in side.items() if s != "out"]
     rows = np.arange(shop.sizes.capacity)
     state = np.ones(shop.sizes.width, np.float32)
-    np.testing.assert_allclose(scored.scores(state, rows), shop.twin.outputs_CD.sum(1), atol=1e-3)
+    np.testing.assert_allclose(
+        scored.scores(state[None], rows)[0], shop.twin.outputs_CD.sum(1), atol=1e-3
+    )
 
 
 def test_a_spare_row_is_written_and_let_in(shop: Shop) -> None:
     model = open_model(shop.folder, threads=1)
     spare = ITEMS + 5
     state = shop.twin.state([3, 7])
-    model.scored.write(spare, 10 * state)
+    inputs = np.ones(shop.twin.inputs_CW.shape[1], np.float32)
     request = RowRequest([3, 7], [], 1)
-    assert model.recommend([request])[0].rows != [spare]  # nobody has let it in yet
-    model.filters.write_item(spare, ["brand new"], available=True)
-    model.scored.move(spare, present=True, available=True)
+    model.write_item(spare, ItemRow(inputs, 10 * state, ["brand new"], available=False))
+    assert model.recommend([request])[0].rows != [spare]
+    assert model.recommend([request._replace(only_available=False)])[0].rows == [spare]
+    model.set_available(spare, True)
     [answer] = model.recommend([request])
     assert answer.rows == [spare]
     assert answer.scores == pytest.approx([10 * float(state @ state)], rel=1e-5)
     new = model.filters.categories.filter_of(["brand new"], [])
     assert model.recommend([request._replace(categories=new)])[0].rows == [spare]
+    best = shop.twin.outputs_CD[model.recommend([RowRequest([spare], [spare], 1)])[0].rows[0]]
+    assert best.sum() == pytest.approx(float(available_vectors(shop).sum(axis=1).max()), abs=1e-4)
+    with pytest.raises(ValueError, match="row 305 holds an item or is none"):
+        model.write_item(spare, ItemRow(inputs, state, []))
+    model.remove_item(spare)
+    assert model.recommend([request._replace(only_available=False)])[0].rows != [spare]
     model.close()
+
+
+def available_vectors(shop: Shop) -> npt.NDArray[np.float32]:
+    vectors: npt.NDArray[np.float32] = shop.twin.outputs_CD[1 : ITEMS + 1][shop.twin.available_N]
+    return vectors
 
 
 def test_the_bundles_file_is_never_written(shop: Shop) -> None:

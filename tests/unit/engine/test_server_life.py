@@ -18,6 +18,7 @@ from support.serving import config_of
 from support.tiny_bundle import Shop, make_twin, manifest_of, seal
 
 from mmsr.bundle.catalogue import load_catalogue
+from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.catalogue.named_filters import NamedFilters
@@ -230,11 +231,12 @@ def test_a_failure_inside_tells_the_caller_no_details(
 
 def use(server: Server, service: Service) -> None:
     nothing: Any = None
+    asides = Asides(ComputeThread(asyncio.get_running_loop()), clock=time.monotonic)
     deployment = Deployment(
         model=nothing,
         batcher=service.batcher,
         service=service,
-        asides=nothing,
+        asides=asides,
         similar=nothing,
         explaining=nothing,
     )

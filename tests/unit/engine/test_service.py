@@ -1,7 +1,9 @@
 import asyncio
 import time
+from collections.abc import Sequence
 
 import pytest
+from support.full_bundle import Filters, eligible, ranked, scores_after
 from support.tiny_bundle import Shop
 
 from mmsr.engine.batch_times import BatchTimes
@@ -11,6 +13,7 @@ from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.errors import InvalidRequest
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.model import RowAnswer, RowRequest, SequenceModel
+from mmsr.engine.popular import with_popular
 from mmsr.engine.service import NAMED_UNKNOWN, ModelFacts, Query, Reply, Service
 
 
@@ -45,9 +48,9 @@ class Ask:
         facts = ModelFacts(self.model.version, self.model.max_length, seen)
         return await Service(items, batcher, facts, Limits(), self.model.named).recommend(query)
 
-    def _run(self, jobs: list[RowRequest]) -> list[RowAnswer]:
+    def _run(self, jobs: list[RowRequest]) -> Sequence[RowAnswer]:
         self.rode += jobs
-        return self.model.recommend(jobs)
+        return with_popular(self.model.recommend, self.model.filters)(jobs)
 
 
 def test_ids_go_in_and_ids_come_out(ask: Ask, shop: Shop) -> None:
@@ -148,3 +151,38 @@ def test_only_so_many_unknown_ids_are_named(ask: Ask) -> None:
     reply = ask(Query([f"x{n}" for n in range(NAMED_UNKNOWN + 1)] + ["item-1"], 1))
     assert reply.unknown_ids == NAMED_UNKNOWN + 1
     assert reply.unknown_item_ids == [f"x{n}" for n in range(NAMED_UNKNOWN)]
+
+
+FILTERS = [
+    Filters(allowed_ids=["item-3", "item-9", "nobody"]),
+    Filters(allowed_ids=[]),
+    Filters(include_categories=["kind-1", "nothing has it"]),
+    Filters(include_categories=["nothing has it"]),
+    Filters(exclude_categories=["shade-1"], only_available=False),
+    Filters(excluded_ids=["item-1"], include_categories=["kind-2"], exclude_categories=["shade-0"]),
+]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_the_model_obeys_every_filter(ask: Ask, shop: Shop, filters: Filters) -> None:
+    reply = ask(Query(["item-3"], 50, **vars(filters)))
+    places = eligible(shop.twin, filters, ["item-3"])
+    assert reply.item_ids == ranked(shop.twin, scores_after(shop.twin, ["item-3"]), places)[:50]
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+def test_the_fallback_obeys_every_filter(ask: Ask, shop: Shop, filters: Filters) -> None:
+    reply = ask(Query(["nobody"], 50, **vars(filters)))
+    popularity = [float(bought) for bought in shop.twin.popularity_N]
+    assert reply.item_ids == ranked(shop.twin, popularity, eligible(shop.twin, filters))[:50]
+    assert (reply.popular, reply.unknown_item_ids) == (True, ["nobody"])
+
+
+def test_categories_are_looked_up_by_the_thread_that_changes_them(ask: Ask) -> None:
+    assert ask(Query([], 5, include_categories=["kind-1"])).batch_size == 1
+    assert ask.rode[0].history == []
+    assert ask(Query([], 5, allowed_ids=["item-1"])).batch_size == 0
+
+
+def test_the_catalogue_that_was_seen_is_told(ask: Ask) -> None:
+    assert ask(Query(["item-1"], 1)).catalogue_version == 0

@@ -19,7 +19,7 @@ def test_a_token_is_found_by_its_entry_and_by_nothing_else() -> None:
     parsed = parse_tokens(text, "here")
     found = find(parsed, token)
     assert found is not None
-    assert (found.client, found.scopes, found.rate) == ("shop", {"recommend"}, None)
+    assert (found.client, set(found.scopes), found.rate) == ("shop", {"recommend"}, None)
     assert find(parsed, token + "x") is None
     assert find(parsed, "") is None
     assert token not in text
@@ -37,7 +37,7 @@ def test_every_entry_is_compared_wherever_the_right_one_stands(
         compared.append(b)
         return compare(a, b)
 
-    monkeypatch.setattr(module.hmac, "compare_digest", counted)
+    monkeypatch.setattr(hmac, "compare_digest", counted)
     for presented in (*tokens, "nobody's"):
         compared.clear()
         find(parsed, presented)
@@ -99,8 +99,11 @@ def test_a_file_that_became_unreadable_leaves_the_tokens_in_force_and_says_so_on
     written(path, entry_of("shop", ["recommend"], token), 1)
     file = TokenFile(path, clock)
     file.load()
-    for number, damage in enumerate((lambda: written(path, "[[", 2), path.unlink), 1):
-        damage()
+    for number in (1, 2):
+        if number == 1:
+            written(path, "[[", 2)
+        else:
+            path.unlink()
         for _ in range(3):
             clock.now += 1.0
             assert find(file.tokens, token) is not None

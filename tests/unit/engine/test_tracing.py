@@ -117,4 +117,6 @@ def test_of_a_batch_the_slowest_answer_is_shown() -> None:
 
 
 def test_an_answer_that_was_not_computed_has_no_parts() -> None:
-    assert set(spans_of(answered(pb.RecommendResponse(fallback=1)))) == {METHOD}
+    assert set(spans_of(answered(pb.RecommendResponse(fallback=pb.FALLBACK_POPULARITY)))) == {
+        METHOD
+    }

@@ -1,7 +1,7 @@
 """The gate's comparisons, and that each of them can close it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,6 +86,11 @@ class Fixed:
         return graph_spec()
 
     def bind(self, name: str, array: AnyArray) -> None:
+        pass
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
         pass
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:

@@ -91,3 +91,10 @@ def test_rows_beyond_the_items_are_zero(tmp_path: Path) -> None:
         assert np.array_equal(table[: ITEMS + 1], wanted.detach().numpy())
         assert not table[ITEMS + 1 :].any()
         assert table.dtype == np.float32
+
+
+def test_the_rows_of_a_model_of_ids_alone_can_be_compared_as_any() -> None:
+    run = random_run(SplitConfig(), sources=("id",))
+    rows = item_rows(run)
+    weights_ND = run.model.item_encoder.ids.weight.detach()
+    assert np.array_equal(rows.outputs_nD.numpy(), weights_ND.numpy())

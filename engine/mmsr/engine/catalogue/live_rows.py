@@ -21,6 +21,7 @@ from mmsr.engine.catalogue.projector import ItemContent, ProjectedRows, Projecto
 from mmsr.engine.catalogue.records import Record
 from mmsr.engine.errors import CatalogueFull
 from mmsr.engine.model import SequenceModel
+from mmsr.engine.rows import ItemRow
 
 
 class Change(NamedTuple):
@@ -147,25 +148,21 @@ class LiveRows:
                 left.append(model.placement.row(number))
                 model.placement.remove(number)
             for row in left:
-                model.filters.remove_item(row)
-                model.scored.move(row, present=False, available=False)
+                model.remove_item(row)
             for number, available in plan.switches:
                 model.set_available(model.placement.row(number), available)
-            model.bind()
         return [row for row in left if row != NOWHERE]
 
     def _write(self, put: _Put, rows: ProjectedRows, line: int) -> None:
         """Fill a free row, and let it come back."""
-        model, available = self.model, put.record.available
-        model.bundle.item_inputs_CW[put.row] = rows.inputs_nW[line]
-        model.bundle.item_outputs_CD[put.row] = rows.outputs_nD[line]
-        if model.bundle.content_CD is not None:
-            model.bundle.content_CD[put.row] = rows.content_nD[line]
-        model.scored.write(put.row, rows.outputs_nD[line])
-        model.filters.write_item(
-            put.row, put.categories, available=available, popularity=float(put.popularity)
-        )
-        model.scored.move(put.row, present=True, available=available)
+        bundle, inputs_W, outputs_D = self.model.bundle, rows.inputs_nW[line], rows.outputs_nD[line]
+        # What explains and what compares read these.
+        bundle.item_inputs_CW[put.row], bundle.item_outputs_CD[put.row] = inputs_W, outputs_D
+        if bundle.content_CD is not None:
+            bundle.content_CD[put.row] = rows.content_nD[line]
+        available, popularity = put.record.available, float(put.popularity)
+        item = ItemRow(inputs_W, outputs_D, put.categories, available, popularity)
+        self.model.write_item(put.row, item)
 
     def show(self, plan: Plan, left: Sequence[int]) -> None:
         """Let new requests know of what was applied."""

@@ -1,6 +1,6 @@
 """The one thing the engine asks of an inference backend. Knows nothing of items or requests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,17 @@ class Runner(Protocol):
 
         For the large tables. The array is not copied where the device allows that, so its owner
         must not change it while `run` computes. float32 for a half input is converted, once.
+        """
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        """Overwrite `rows` [n] of the bound input `name` for every later `run`.
+
+        `values`: as the bound array, with n in place of its size along `axis` (0, or 1 of a matrix
+        whose columns are the rows, as `item_codes`). Nothing else of the table is copied. Rows
+        beyond those that are bound now are written where the runner has them of an earlier `bind`
+        of the same memory, and are left out elsewhere.
         """
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
@@ -58,3 +69,16 @@ def check_tensor(spec: TensorSpec, array: AnyArray) -> None:
             f"input {spec.name!r}: {array.dtype} {list(array.shape)}, "
             f"expected {spec.dtype} {list(spec.shape)}"
         )
+
+
+def check_rows(
+    name: str, shape: tuple[int, ...], rows: Sequence[int], values: AnyArray, axis: int
+) -> None:
+    """Raise `ValueError` unless `values` are these rows of a table of that shape, along `axis`."""
+    if not 0 <= axis < min(2, len(shape)):
+        raise ValueError(f"input {name!r} of shape {list(shape)} has no rows along axis {axis}")
+    expected = (*shape[:axis], len(rows), *shape[axis + 1 :])
+    if values.shape != expected:
+        raise ValueError(f"input {name!r}: {list(values.shape)}, expected {list(expected)}")
+    if len(rows) and min(rows) < 0:
+        raise ValueError(f"input {name!r} has rows from 0 on, not {min(rows)}")

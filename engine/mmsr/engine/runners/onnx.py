@@ -10,7 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
-from mmsr.engine.runners.base import AnyArray, as_input, check_tensor
+from mmsr.engine.runners.base import AnyArray, as_input, check_rows, check_tensor
 
 CPU = ("CPUExecutionProvider",)
 ERRORS_ONLY = 3  # ONNX Runtime's log levels: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
@@ -43,6 +43,7 @@ class OnnxRunner:
         self._session = session
         self._binding = session.io_binding()
         self._bound: dict[str, Any] = {}  # the OrtValues read the arrays' memory: keep both alive
+        self._arrays: dict[str, AnyArray] = {}
         self._input = {tensor.name: tensor for tensor in spec.inputs}
         self._outputs = [tensor.name for tensor in spec.outputs]
         self.spec = spec
@@ -57,6 +58,24 @@ class OnnxRunner:
         value = ort.OrtValue.ortvalue_from_numpy(array)
         self._binding.bind_ortvalue_input(name, value)
         self._bound[name] = value
+        self._arrays[name] = array
+
+    def write_rows(
+        self, name: str, rows: Sequence[int], values: AnyArray, *, axis: int = 0
+    ) -> None:
+        """Overwrite rows of the bound array, in its own memory unless that is read-only."""
+        array = self._arrays[name]
+        values = as_input(self._input[name], values)
+        check_rows(name, array.shape, rows, values, axis)
+        if not array.flags.writeable:
+            self.bind(name, array.copy())
+            array = self._arrays[name]
+        at = np.asarray(rows, np.int64)
+        bound = at < array.shape[axis]
+        if axis == 0:
+            array[at[bound]] = values[bound]
+        else:
+            array[:, at[bound]] = values[:, bound]
 
     def run(self, batch: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Compute all outputs; they are copies that the caller owns."""
@@ -72,6 +91,7 @@ class OnnxRunner:
     def close(self) -> None:
         """Let go of the session and of the bound arrays."""
         self._bound.clear()
+        self._arrays.clear()
         del self._binding, self._session
 
 
@@ -94,9 +114,14 @@ def open_onnx(
         raise BundleError(
             f"{path} cannot be loaded ({str(error).strip()}); export the model again"
         ) from None
+    check_graph(path, spec, session)
+    return OnnxRunner(session, spec)
+
+
+def check_graph(path: Path, spec: GraphSpec, session: Any) -> None:
+    """Raise `BundleError` unless a session's inputs and outputs are those of `spec`."""
     _compare(path, "input", spec.inputs, session.get_inputs())
     _compare(path, "output", spec.outputs, session.get_outputs())
-    return OnnxRunner(session, spec)
 
 
 def _compare(path: Path, what: str, specs: Sequence[TensorSpec], nodes: Sequence[Any]) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from mmsr.bundle.files import atomic_path
 from mmsr.bundle.manifest import GraphSpec
+from mmsr.engine.runners.tensorrt_engine import MOST_MESSAGES, make_logger
 from mmsr.export.tensorrt.flavour import Flavour, TensorRTError
 from mmsr.export.tensorrt.profiles import Profile, shape_of
 
 WORKSPACE_BYTES = (
     8 << 30
 )  # scores of 256 requests over 1 M items take 1 GiB, and TopK needs as much
-MOST_MESSAGES = 3  # of TensorRT's own, in one error
 
 # Told what is being done, how many steps are done and of how many.
 Tell = Callable[[str, int, int], None]
@@ -70,24 +70,6 @@ def build_engine(request: BuildRequest, flavour: Flavour, tell: Tell) -> BuiltEn
     return BuiltEngine(plan=bytes(plan), seconds=time.perf_counter() - began)
 
 
-def make_logger(trt: Any) -> Any:
-    """Return a logger of TensorRT that keeps what goes wrong, to be said in an error."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.problems: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
-                self.problems.append(" ".join(message.split()))
-
-        def reason(self) -> str:
-            return "; ".join(self.problems[:MOST_MESSAGES]) or "it gives no reason"
-
-    return Logger()
-
-
 def make_monitor(trt: Any, tell: Tell) -> Any:
     """Return a progress monitor of TensorRT that tells of its phases."""
 
@@ -130,6 +112,8 @@ def _described(error: Any) -> str:
 def _config(request: BuildRequest, builder: Any, trt: Any) -> Any:
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    # Half of a number's bits are lost in TensorFloat-32: fp32 means fp32.
+    config.clear_flag(trt.BuilderFlag.TF32)
     if request.refittable:
         config.set_flag(trt.BuilderFlag.REFIT)
     return config

@@ -28,7 +28,7 @@ ENGINE_FORMAT = 1
 ENGINE_MANIFEST = "engine.json"
 # Asked so seldom that ONNX Runtime does: an engine of its own would hold memory for nothing.
 SELDOM = ("explain",)
-NOT_PROVEN = "these engines have not been compared with PyTorch: no runner serves them yet"
+NOT_PROVEN = "not compared with PyTorch here: mmsr-serve does so when it loads them"
 
 # Told the graph, what is being done to it, steps done, steps in all.
 TellGraph = Callable[[str, str, int, int], None]

@@ -1,18 +1,26 @@
-"""Which TensorRT is installed, and which GPU there is. Builds nothing.
+"""Which TensorRT is installed to build with. Builds nothing.
 
 TensorRT and TensorRT-RTX are two packages with nearly one API; what differs is here.
 """
 
-import ctypes
 import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
 from mmsr.bundle.errors import MmsrError
+from mmsr.engine.runners.gpu import MODULES, Gpu, find_gpu
 
-MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # flavour -> its module
-MAJOR_ATTRIBUTE, MINOR_ATTRIBUTE = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+__all__ = [
+    "MODULES",
+    "Flavour",
+    "Gpu",
+    "TensorRTAbsentError",
+    "TensorRTError",
+    "find_flavour",
+    "find_gpu",
+    "why_absent",
+]
 
 
 class TensorRTError(MmsrError):
@@ -28,14 +36,6 @@ def why_absent() -> str | None:
     if any(importlib.util.find_spec(module) for module in MODULES.values()):
         return None
     return f"none of {', '.join(MODULES)} is installed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """The first CUDA device."""
-
-    name: str
-    sm: str  # "sm90"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,30 +59,6 @@ class Flavour:
         """
         where = "any" if self.name == "tensorrt-rtx" or gpu is None else gpu.sm
         return f"{self.name}-{self.version}-{where}"
-
-
-def find_gpu() -> Gpu | None:
-    """Return the first CUDA device, asked of the driver itself; None without one.
-
-    Some TensorRT libraries end the process when asked on a machine without a GPU: ask here first.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    count, device = ctypes.c_int(0), ctypes.c_int(0)
-    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
-        return None
-    if driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    name = ctypes.create_string_buffer(256)
-    driver.cuDeviceGetName(name, len(name), device)
-    digits = []
-    for attribute in (MAJOR_ATTRIBUTE, MINOR_ATTRIBUTE):
-        value = ctypes.c_int(0)
-        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
-        digits.append(str(value.value))
-    return Gpu(name=name.value.decode(), sm="sm" + "".join(digits))
 
 
 def find_flavour(wanted: str | None, gpu: Gpu | None) -> Flavour:
