@@ -292,6 +292,7 @@ async def measure(target: str, plan: Plan) -> dict[str, Any]:
         await shop.find_direction()
         capacity = await capacity_per_s(shop)
         rate = plan.load * capacity
+        typer.echo(f"{capacity:.1f} requests/s in a closed loop, {rate:.1f} from here on", err=True)
         quiet_ms: list[float] = []
         changing_ms: list[float] = []
         encoding_ms: list[float] = []
@@ -310,6 +311,7 @@ async def measure(target: str, plan: Plan) -> dict[str, Any]:
                 for n in range(plan.changes):
                     await kind(shop, n, times)
                 lines.append(times.line(name))
+                typer.echo(json.dumps(lines[-1]), err=True)
                 every.acknowledged += times.acknowledged
                 every.visible += times.visible
         lines.append(every.line("all of these"))
