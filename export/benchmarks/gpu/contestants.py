@@ -131,8 +131,13 @@ class OnnxRuntime:
         def launch() -> None:
             self.session.run_with_iobinding(binding)
 
-        # The session reads the memory of the tables: whoever has the call keeps them alive.
-        return Prepared(inputs=inputs, launch=launch, outputs=lambda: (rows, scores), holds=fixed)
+        # The session knows addresses alone: whoever has the call keeps their memory alive.
+        return Prepared(
+            inputs=inputs,
+            launch=launch,
+            outputs=lambda: (rows, scores),
+            holds={**fixed, "states": states},
+        )
 
 
 class TensorRT:

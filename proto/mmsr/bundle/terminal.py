@@ -23,6 +23,7 @@ EXTRA_OF_MODULE = {
     "google": "engine",
     "onnxruntime": "engine",
     "tokenizers": "engine",
+    "hdrh": "engine",
     "onnx": "export",
     "onnxscript": "export",
     "fsspec": "export",

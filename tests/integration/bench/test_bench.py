@@ -47,7 +47,7 @@ def test_both_loops_measure_the_real_server(
     served: Served, repository: Path, tmp_path: Path
 ) -> None:
     loads = ("--concurrency", "1,16", "--rate", "50", "--duration-s", "2", "--warm-up-s", "0.5")
-    common = ("--repository", repository, "--k", "10")
+    common = ("--repository", repository, "--k", "10", "--no-ceilings", "--generators", "2")
     out, report = measure(tmp_path / "r.json", "server", served.target, *common, *loads)
     bundle_id = Repository(repository).resolve("stable").name
     assert report["histories"] == SIZES.probes
@@ -57,11 +57,15 @@ def test_both_loops_measure_the_real_server(
         assert run["model_versions"] == [bundle_id]
         assert run["fallbacks"] == 0
         assert run["answered"] == run["requests"] > 0
-        assert run["latency_ms"]["p50"] > run["compute_us"] / 1e3 > 0
+        assert run["refusals"] == {}
+        assert run["latency_ms"]["p50"] > run["server"]["compute_us"] / 1e3 > 0
+        assert run["process"]["cpu_us"] > run["server"]["compute_us"] / run["server"]["batch_size"]
+        assert run["process"]["memory_mib"][0][1] > 20
+        assert sum(block["answered"] for block in run["blocks"]) == run["answered"]
         assert run["measured_s"] == pytest.approx(2.0, abs=0.5)  # a busy machine ends late
     alone, sixteen, opened = report["runs"]
-    assert alone["batch_size"] == 1.0
-    assert sixteen["batch_size"] > 1.0  # requests that wait together ride together
+    assert alone["server"]["batch_size"] == 1.0
+    assert sixteen["server"]["batch_size"] > 1.0  # requests that wait together ride together
     assert opened["lag_ms"]["p50"] >= 0
     assert f"of bundle {bundle_id}" in out
     assert "Note: the server answered with" not in out
@@ -71,8 +75,8 @@ def test_the_runner_alone_is_measured_by_batch_size(repository: Path, tmp_path: 
     flags = ("--batch", "1,16", "--duration-s", "0.5", "--threads", "1")
     out, report = measure(tmp_path / "r.json", "engine", "--repository", repository, *flags)
     one, sixteen = report["runs"]
-    assert report["length"] == SIZES.max_length
-    assert report["items"] == SIZES.items
+    assert one["length"] == SIZES.max_length
+    assert one["items"] == SIZES.items
     assert sixteen["requests_per_s"] > one["requests_per_s"]
     assert "requests/s" in out
 

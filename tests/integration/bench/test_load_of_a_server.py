@@ -72,6 +72,24 @@ def test_the_closed_loop_misses_the_same_stall() -> None:
     assert quantile(latency_s, 0.99) < STALL_S / 2
 
 
+@pytest.mark.slow
+def test_a_second_of_stall_in_ten_is_in_the_p99_of_the_open_loop_alone() -> None:
+    """500 requests a second, a stall of 1 s every 10 s: who is stalled waits 0 to 1 s, evenly.
+
+    That is a tenth of all, so the slowest hundredth waits 900 ms and more. 21 s of load in all.
+    """
+    stalls = Behaviour(stall_every_s=10.0, stall_s=1.0)
+    window = Window(warm_up_s=0.0, duration_s=10.0, seed=2)
+    opened = measure_server(stalls, RunPlan(rate_per_s=500, window=window))[0].samples
+    latency_s = opened.done_s_R - opened.intended_s_R
+    assert quantile(latency_s, 0.99) == pytest.approx(0.9, rel=0.10)
+
+    closed = measure_server(replace(stalls, requests=[]), RunPlan(concurrency=4, window=window))
+    latency_s = closed[0].samples.done_s_R - closed[0].samples.intended_s_R
+    assert latency_s.max() > 0.9  # the stall was there
+    assert quantile(latency_s, 0.99) < 0.45  # and p99 says nothing of it
+
+
 def test_statuses_of_a_real_server_are_told_apart() -> None:
     plan = RunPlan(concurrency=2, window=Window(warm_up_s=0, duration_s=0.3))
     measured, seen = measure_server(Behaviour(fail_every=3), plan)
@@ -79,7 +97,7 @@ def test_statuses_of_a_real_server_are_told_apart() -> None:
     assert set(counts) == {0, 8}
     assert abs(counts[8] - sum(counts.values()) / 3) <= 1
     assert seen.first_details == {8: "the queue is full"}
-    assert seen.model_versions == {MODEL_VERSION}
+    assert seen.model_versions == {MODEL_VERSION: 1}
 
 
 def test_a_server_that_dies_is_an_error_and_no_latency() -> None:

@@ -16,23 +16,22 @@ from support.tiny_bundle import Twin
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.repository import Repository
-from mmsr.engine.bench import launch, report
+from mmsr.engine.bench import launch, report, tables
 from mmsr.engine.bench.plan import BenchError, RunPlan, Window
-from mmsr.engine.bench.server_bench import ServerBench, measure_server
+from mmsr.engine.bench.server_bench import ServerBench, Subject, measure_server
 from mmsr.v1.recommender_pb2 import RecommendRequest
 
 SHORT = Window(warm_up_s=0.1, duration_s=0.4)
 
 
 def bench_of(target: str, repository: Repository, *plans: RunPlan, k: int = 3) -> ServerBench:
-    return ServerBench(
-        target=target, repository=repository.root, label="stable", k=k, plans=list(plans)
-    )
+    subject = Subject(target=target, repository=repository.root, label="stable", k=k)
+    return ServerBench(subject=subject, plans=list(plans), ceilings=False)
 
 
 def printed(server_report: report.ServerReport) -> str:
     out = StringIO()
-    report.print_server(Console(file=out, width=80), server_report)
+    tables.print_server(Console(file=out, width=80), server_report)
     return out.getvalue()
 
 
@@ -45,9 +44,11 @@ def test_a_report_of_both_loops(
 
     closed, opened = made.runs
     assert closed.answered > 20
-    assert closed.errors.keys() == opened.errors.keys() == {"RESOURCE_EXHAUSTED"}
+    assert closed.refusals.keys() == opened.refusals.keys() == {"RESOURCE_EXHAUSTED"}
+    assert closed.errors == opened.errors == {}
     assert opened.lag_ms is not None
-    assert (closed.batch_size, closed.queue_us, closed.compute_us) == (2.0, 100.0, 200.0)
+    inside = closed.server
+    assert (inside.batch_size, inside.queue_us, inside.compute_us) == (2.0, 100.0, 200.0)
     sent = {tuple(RecommendRequest.FromString(r).history) for r in behaviour.requests}
     assert len(sent) == 5  # each history of the probe set
     assert {item_id for history in sent for item_id in history} <= set(twin.ids)
@@ -58,7 +59,7 @@ def test_a_report_of_both_loops(
     assert "Warm-up left out: the first 0.1 s of each run" in text
     assert f"the server answered with {MODEL_VERSION}" in text  # not the repository's bundle
     rows = [line.split() for line in text.splitlines() if line.split()[:1] == ["open"]]
-    assert rows[0][4] == report.NOT_ENOUGH  # 40 samples are too few for p99
+    assert rows[0][6] == tables.NOT_ENOUGH  # 40 samples are too few for p99
 
     path = repository.root / "report.json"
     report.write_report(path, made)
@@ -88,9 +89,8 @@ def test_k_out_of_range_is_one_line(repository: Repository, k: int) -> None:
 
 
 def test_an_unknown_label_is_one_line(repository: Repository) -> None:
-    bench = replace(
-        bench_of("127.0.0.1:1", repository, RunPlan(concurrency=1, window=SHORT)), label="canary"
-    )
+    bench = bench_of("127.0.0.1:1", repository, RunPlan(concurrency=1, window=SHORT))
+    bench = replace(bench, subject=replace(bench.subject, label="canary"))
     with pytest.raises(BundleError, match="no label 'canary'"):
         measure_server(bench)
 
@@ -107,7 +107,7 @@ def test_a_generator_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(launch, "GENERATOR", [sys.executable, "-c", code])
     monkeypatch.setattr(launch, "START_UP_S", 0.0)
     window = Window(warm_up_s=0, duration_s=0.1, deadline_ms=1)
-    with pytest.raises(BenchError, match="did not end within"):
+    with pytest.raises(BenchError, match="did not connect within"):
         launch.launch("h:1", RunPlan(concurrency=1, window=window), [b"r"])
 
 

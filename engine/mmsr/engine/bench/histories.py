@@ -40,6 +40,11 @@ def popular_rows(catalogue: Catalogue, shape: tuple[int, ...], seed: int) -> Row
     return chosen.astype(np.int64) + 1
 
 
+def any_rows(items: int, shape: tuple[int, ...], seed: int) -> Rows:
+    """Return random rows of that shape, each item as often as any other."""
+    return np.random.default_rng(seed).integers(1, items + 1, shape)
+
+
 def encode_requests(histories: list[list[str]], k: int, seed: int) -> list[bytes]:
     """Return one encoded `RecommendRequest` a history, in an order that follows from `seed`."""
     order = np.random.default_rng(seed).permutation(len(histories))

@@ -4,13 +4,26 @@ import importlib.metadata
 import os
 import platform
 import shlex
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("mmsr", "numpy", "grpcio", "uvloop", "protobuf", "onnxruntime", "onnxruntime-gpu")
+PACKAGES = (
+    "mmsr",
+    "numpy",
+    "grpcio",
+    "uvloop",
+    "protobuf",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "hdrhistogram",
+)
+GPU_QUERY = "name,driver_version,memory.total,memory.used,clocks.sm,clocks.mem,clocks.max.sm"
+ASK_S = 10.0  # for git and nvidia-smi to answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +39,8 @@ class Environment:
     system: str
     python: str
     versions: dict[str, str]
+    commit: str | None  # of the source tree that runs, with "+" where it was changed
+    gpus: list[dict[str, str]]  # what nvidia-smi says of each
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
@@ -44,6 +59,8 @@ def describe_environment() -> Environment:
         system=platform.platform(),
         python=platform.python_version(),
         versions=_versions(),
+        commit=_commit(),
+        gpus=_gpus(),
     )
 
 
@@ -70,3 +87,33 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _commit() -> str | None:
+    """Return the commit of the tree that this file is in; None where it is no work tree."""
+    folder = str(Path(__file__).parent)
+    commit = _said("git", "-C", folder, "rev-parse", "--short=12", "HEAD")
+    if commit is None:
+        return None
+    return commit + ("+" if _said("git", "-C", folder, "status", "--porcelain", "-uno") else "")
+
+
+def _gpus() -> list[dict[str, str]]:
+    said = _said("nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader")
+    names = GPU_QUERY.split(",")
+    lines = (said or "").splitlines()
+    return [dict(zip(names, map(str.strip, line.split(",")), strict=False)) for line in lines]
+
+
+def _said(program: str, *arguments: str) -> str | None:
+    """Return what a program prints; None if it is not there or fails."""
+    path = shutil.which(program)
+    if path is None:
+        return None
+    try:
+        done = subprocess.run(
+            [path, *arguments], capture_output=True, text=True, timeout=ASK_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

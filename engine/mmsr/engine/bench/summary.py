@@ -1,20 +1,40 @@
 """One run in numbers: samples in, percentiles, rates and error counts out. Pure."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.bench.blocks import Block, Interval, block_starts, count_blocks, cut, interval
 from mmsr.engine.bench.exchange import Outcome
-from mmsr.engine.bench.latency import Values, percentile, percentiles, void_reason
+from mmsr.engine.bench.histograms import encode, merge
+from mmsr.engine.bench.latency import (
+    PERCENTILES,
+    Values,
+    percentile_name,
+    percentiles,
+    quantile,
+    void_reason,
+)
 from mmsr.engine.bench.plan import RunPlan
+from mmsr.engine.bench.processes import Reading
 from mmsr.engine.bench.samples import OK, UNSENT, Samples
-from mmsr.engine.bench.wire import STATUS_NAMES
+from mmsr.engine.bench.server_side import (
+    ServerProcess,
+    ServerSide,
+    server_process,
+    server_side,
+)
+from mmsr.engine.bench.wire import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, STATUS_NAMES
 
 # R requests
 
 Percentiles = dict[str, float | None]
+ONE_CHANGE_S = 1.0
+EARLY_SHARE = 0.95  # of the deadline: what says DEADLINE_EXCEEDED before that did not wait for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +43,7 @@ class RunSummary:
 
     Latency is from the intended send time. A request that failed counts as slower than every
     answer: a percentile that falls among the failed is None, and so is the largest latency if one
-    failed. `batch_size` is the mean over requests, as a request sees it; `batches_per_s` counts
-    each computation once. What the server says of itself is of answered requests.
+    failed. Refusals are failures by which the server says at once that it will not answer.
     """
 
     plan: RunPlan
@@ -33,36 +52,66 @@ class RunSummary:
     warm_up_requests: int
     requests: int
     answered: int
+    goodput_per_s: float  # answers within the SLO, of requests meant for the measured time
+    goodput_interval: Interval | None
     errors: dict[str, int]
+    refusals: dict[str, int]
     first_details: dict[str, str]
     answered_per_s: float  # answers that came inside the measured time
     intended_per_s: float | None  # as drawn; None in a closed loop
     latency_ms: Percentiles
+    latency_intervals: dict[str, Interval | None]  # 95 %, where there is a percentile
     max_latency_ms: float | None
+    refusal_ms: Percentiles  # from sending to the refusal
     lag_ms: Percentiles | None  # actual minus intended send time; None in a closed loop
-    batch_size: float | None
-    batches_per_s: float | None
-    queue_us: float | None  # median
-    compute_us: float | None  # median
+    server: ServerSide
+    process: ServerProcess | None  # None: the server's process cannot be seen from here
     fallbacks: int
     generator_cpu_us: float | None  # per request, warm-up included
     event_loop: str
     model_versions: list[str]
+    version_changes_s: list[float]  # since the warm-up's end, when a reply had another version
     void: str | None  # why the run does not count
+    blocks: list[Block]
+    histogram: str
+
+    @property
+    def cpu_ratio(self) -> float | None:
+        """Return the generators' CPU time per request, relative to the server's."""
+        process = self.process
+        if process is None or not process.cpu_us or self.generator_cpu_us is None:
+            return None
+        return self.generator_cpu_us / process.cpu_us
+
+    @property
+    def failed(self) -> int:
+        """Return how many requests had no answer, refused or otherwise."""
+        return self.requests - self.answered
 
 
-def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
+def summarise(
+    plan: RunPlan,
+    outcome: Outcome,
+    samples: Samples,
+    readings: Sequence[Reading] = (),
+    start_s: float = 0.0,
+) -> RunSummary:
     """Turn the samples of one run into its summary."""
     end_s = outcome.sent_for_s
-    measured_s = max(0.0, end_s - plan.window.warm_up_s)
-    counted = samples.pick(samples.intended_s_R >= plan.window.warm_up_s)
+    warm_up_s = plan.window.warm_up_s
+    measured_s = max(0.0, end_s - warm_up_s)
+    counted = samples.pick(samples.intended_s_R >= warm_up_s)
     answered = counted.pick(counted.status_R == OK)
+    refused_R = refusals(counted, plan.window.deadline_ms)
     failed = len(counted) - len(answered)
     latency_ms_R = (answered.done_s_R - answered.intended_s_R) * 1e3
     lag_ms_R = (counted.sent_s_R - counted.intended_s_R) * 1e3
-    is_open = plan.rate_per_s is not None
-    server = _server_side(answered, measured_s)
+    refused = counted.pick(refused_R)
     fallbacks = int(np.count_nonzero(answered.fallback_R))
+    blocks = cut_blocks(counted, refused_R, plan, measured_s)
+    headline = plan.traffic.headline
+    latency_ms = percentiles(latency_ms_R, failed, headline=headline)
+    goodput_per_s, goodput_interval = _goodput(blocks)
     return RunSummary(
         plan=plan,
         measured_s=measured_s,
@@ -70,24 +119,107 @@ def summarise(plan: RunPlan, outcome: Outcome, samples: Samples) -> RunSummary:
         warm_up_requests=len(samples) - len(counted),
         requests=len(counted),
         answered=len(answered),
-        errors=_errors(counted),
+        goodput_per_s=goodput_per_s,
+        goodput_interval=goodput_interval,
+        errors=_statuses(counted.status_R[(counted.status_R != OK) & ~refused_R]),
+        refusals=_statuses(refused.status_R),
         first_details=outcome.first_details,
-        answered_per_s=_answered_per_s(samples, plan.window.warm_up_s, end_s),
-        intended_per_s=_rate(len(counted), measured_s) if is_open else None,
-        latency_ms=percentiles(latency_ms_R, failed),
+        answered_per_s=_answered_per_s(samples, warm_up_s, end_s),
+        intended_per_s=_rate(len(counted), measured_s) if plan.is_open else None,
+        latency_ms=latency_ms,
+        latency_intervals=_intervals(blocks, latency_ms),
         max_latency_ms=float(latency_ms_R.max()) if len(answered) and not failed else None,
-        lag_ms=percentiles(lag_ms_R) if is_open else None,
-        batch_size=server.batch_size,
-        batches_per_s=server.batches_per_s,
-        queue_us=server.queue_us,
-        compute_us=server.compute_us,
+        refusal_ms=percentiles((refused.done_s_R - refused.sent_s_R) * 1e3),
+        lag_ms=percentiles(lag_ms_R) if plan.is_open else None,
+        server=server_side(answered, measured_s),
+        process=server_process(readings, len(samples), start_s),
         fallbacks=fallbacks,
         generator_cpu_us=outcome.cpu_s * 1e6 / len(samples) if len(samples) else None,
         event_loop=outcome.event_loop,
         model_versions=outcome.model_versions,
+        version_changes_s=version_changes_s(samples, warm_up_s),
         void=_not_the_model(fallbacks)
-        or (_late(counted, latency_ms_R, lag_ms_R) if is_open else None),
+        or (_late(counted, latency_ms_R, lag_ms_R) if plan.is_open else None),
+        blocks=blocks,
+        histogram=merge(block.histogram for block in blocks),
     )
+
+
+def refusals(samples: Samples, deadline_ms: float) -> npt.NDArray[np.bool_]:
+    """Return which requests [R] the server refused: in time, without computing an answer.
+
+    RESOURCE_EXHAUSTED, and DEADLINE_EXCEEDED that came well before the deadline: a server that
+    predicts that it would be too late says so at once.
+    """
+    took_ms_R = (samples.done_s_R - samples.sent_s_R) * 1e3
+    early_R = (samples.status_R == DEADLINE_EXCEEDED) & (took_ms_R < EARLY_SHARE * deadline_ms)
+    refused_R: npt.NDArray[np.bool_] = early_R | (samples.status_R == RESOURCE_EXHAUSTED)
+    return refused_R
+
+
+def cut_blocks(
+    counted: Samples, refused_R: npt.NDArray[np.bool_], plan: RunPlan, measured_s: float
+) -> list[Block]:
+    """Return the run's seconds, by the times at which requests were meant to be sent."""
+    warm_up_s = plan.window.warm_up_s
+    latency_ms_R = (counted.done_s_R - counted.intended_s_R) * 1e3
+    ok_R = counted.status_R == OK
+    good_R = ok_R & (latency_ms_R <= plan.traffic.slo_ms)
+    blocks = []
+    inside = cut(counted.intended_s_R - warm_up_s, measured_s)
+    for (start_s, seconds), in_R in zip(block_starts(measured_s), inside, strict=True):
+        answered_ms = latency_ms_R[in_R & ok_R]
+        blocks.append(
+            Block(
+                start_s=start_s,
+                seconds=seconds,
+                requests=int(np.count_nonzero(in_R)),
+                answered=len(answered_ms),
+                good=int(np.count_nonzero(in_R & good_R)),
+                refused=int(np.count_nonzero(in_R & refused_R)),
+                p50_ms=quantile(answered_ms, 0.5) if len(answered_ms) else None,
+                p99_ms=quantile(answered_ms, 0.99) if len(answered_ms) else None,
+                histogram=encode(answered_ms),
+            )
+        )
+    return blocks
+
+
+def _goodput(blocks: Sequence[Block]) -> tuple[float, Interval | None]:
+    seconds = sum(block.seconds for block in blocks)
+    counted = count_blocks(blocks)
+    return (
+        _rate(sum(block.good for block in blocks), seconds),
+        interval(counted, counted.goodput),
+    )
+
+
+def _intervals(
+    blocks: Sequence[Block], latency_ms: Mapping[str, float | None]
+) -> dict[str, Interval | None]:
+    counted = count_blocks(blocks)
+    return {
+        percentile_name(p): None
+        if latency_ms[percentile_name(p)] is None
+        else interval(counted, partial(counted.quantiles, p=p))
+        for p in PERCENTILES
+    }
+
+
+def version_changes_s(samples: Samples, warm_up_s: float) -> list[float]:
+    """Return when a reply first had another model version than those before it.
+
+    In the order in which replies came. Answers of two versions may overtake each other for a
+    moment: within `ONE_CHANGE_S` that is one change.
+    """
+    said = samples.pick(samples.version_R > 0)
+    order_R = np.argsort(said.done_s_R, kind="stable")
+    places = np.flatnonzero(np.diff(said.version_R[order_R].astype(np.int64))) + 1
+    changes: list[float] = []
+    for at_s in (said.done_s_R[order_R][places] - warm_up_s).tolist():
+        if not changes or at_s - changes[-1] > ONE_CHANGE_S:
+            changes.append(round(at_s, 4))
+    return changes
 
 
 def _not_the_model(fallbacks: int) -> str | None:
@@ -107,9 +239,8 @@ def _late(counted: Samples, latency_ms_R: Values, lag_ms_R: Values) -> str | Non
     return void_reason(latency_ms_R, lag_ms_R)
 
 
-def _errors(counted: Samples) -> dict[str, int]:
-    failed = Counter(counted.status_R[counted.status_R != OK].tolist())
-    return {STATUS_NAMES[status]: count for status, count in failed.most_common()}
+def _statuses(status_R: npt.NDArray[np.uint8]) -> dict[str, int]:
+    return {STATUS_NAMES[s]: count for s, count in Counter(status_R.tolist()).most_common()}
 
 
 def _answered_per_s(samples: Samples, start_s: float, end_s: float) -> float:
@@ -121,31 +252,3 @@ def _answered_per_s(samples: Samples, start_s: float, end_s: float) -> float:
 
 def _rate(count: int, seconds: float) -> float:
     return count / seconds if seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ServerSide:
-    """What the answers say of the server's own work."""
-
-    batch_size: float | None
-    batches_per_s: float | None
-    queue_us: float | None
-    compute_us: float | None
-
-
-def _server_side(answered: Samples, measured_s: float) -> _ServerSide:
-    computed = answered.pick(answered.batch_size_R > 0)
-    if not len(computed):
-        return _ServerSide(batch_size=None, batches_per_s=None, queue_us=None, compute_us=None)
-    # Each of the n requests that rode in a batch of n tells of one n-th of it.
-    batches = float(np.sum(1.0 / computed.batch_size_R))
-    return _ServerSide(
-        batch_size=float(np.mean(computed.batch_size_R)),
-        batches_per_s=batches / measured_s if measured_s > 0 else None,
-        queue_us=_median(computed.queue_us_R),
-        compute_us=_median(computed.compute_us_R),
-    )
-
-
-def _median(values_R: npt.NDArray[np.uint32]) -> float | None:
-    return percentile(values_R.astype(np.float64), 0.5)

@@ -11,6 +11,8 @@ from mmsr.engine.bench.samples import NO_ANSWER, OK, UNFINISHED, UNSENT, Answer
 from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2
 
+RESOURCE_EXHAUSTED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 CONNECT_S = 10.0
 METHOD = f"/{SERVICE_NAME}/Recommend"
 # Its own connection: a second run in one process must not share the first one's.
@@ -25,8 +27,12 @@ STATUS_NAMES = {code.value[0]: code.name for code in grpc.StatusCode} | {
 class Seen:
     """What the answers said of the server, and what failing calls said."""
 
-    model_versions: set[str] = field(default_factory=set)
+    model_versions: dict[str, int] = field(default_factory=dict)  # numbered from 1 on
     first_details: dict[int, str] = field(default_factory=dict)  # by status code
+
+    def number_of(self, version: str) -> int:
+        """Return the number of a model version; a new one gets the next."""
+        return self.model_versions.setdefault(version, len(self.model_versions) + 1)
 
 
 async def connect(target: str, within_s: float = CONNECT_S) -> grpc.aio.Channel:
@@ -44,7 +50,12 @@ async def connect(target: str, within_s: float = CONNECT_S) -> grpc.aio.Channel:
 
 
 class GrpcCaller:
-    """Sends over one channel, each call with its own deadline; notes in `seen` what comes back."""
+    """Sends over one channel, each call with its own deadline; notes in `seen` what comes back.
+
+    Other ways were measured, 16 calls at once, 4,000 items, two busy cores, CPU of the generator a
+    request: this one 122 to 169 us, futures of the synchronous channel 115 to 116 us, a thread a
+    call 119 to 146 us, beside 300 to 358 us of the server. No reason to give up one event loop.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, deadline_ms: int, seen: Seen) -> None:
         # No serializers: bytes in, bytes out.
@@ -66,8 +77,22 @@ class GrpcCaller:
             status: int = error.code().value[0]
             self._seen.first_details.setdefault(status, error.details() or "")
             return status, NO_ANSWER
-        self._seen.model_versions.add(response.model_version)
         answer = Answer(
-            response.queue_us, response.compute_us, response.batch_size, response.fallback
+            response.queue_us,
+            response.compute_us,
+            response.batch_size,
+            response.fallback,
+            self._seen.number_of(response.model_version),
         )
         return OK, answer
+
+
+async def answering_version(target: str, request: bytes, within_s: float) -> str | None:
+    """Return the model version that a server answers a request with; None if it does not."""
+    try:
+        async with await connect(target, within_s) as channel:
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+            reply = await call(request, timeout=within_s)
+    except (BenchError, grpc.aio.AioRpcError):
+        return None
+    return recommender_pb2.RecommendResponse.FromString(reply).model_version

@@ -1,11 +1,13 @@
 """The flags of `mmsr-bench`, as a user types them."""
 
+import inspect
 import sys
 from pathlib import Path
 
 import pytest
 
-from mmsr.engine.bench.cli import main
+from mmsr.engine.bench import manual
+from mmsr.engine.bench.cli import app, main
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,35 @@ def test_bad_input_is_one_line_and_exit_code_1(
     assert out == ""
     assert len(err.splitlines()) == 1
     assert said in err
+
+
+def commands() -> dict[str, set[str]]:
+    """Return the options of every scenario."""
+    return {
+        command.callback.__name__: {
+            name.removesuffix("_file").replace("_", "-")
+            for name in inspect.signature(command.callback).parameters
+        }
+        for command in app.registered_commands
+        if command.callback is not None
+    }
+
+
+PAGES = {name: text for name, text in vars(manual).items() if name.isupper()}
+
+
+def test_every_scenario_has_a_manual_page_with_examples_that_fit_a_terminal() -> None:
+    assert {name.lower() for name in PAGES} == commands().keys() | {"main"}
+    for name, text in PAGES.items():
+        examples = [line for line in text.splitlines() if line.startswith("  mmsr-bench ")]
+        assert examples, name
+        assert all(len(line) <= 78 for line in examples), name
+        if name != "MAIN":
+            assert all(line.split()[1] == name.lower() for line in examples), name
+
+
+def test_examples_name_options_that_exist() -> None:
+    lines = [line for text in PAGES.values() for line in text.splitlines()]
+    for line in (line for line in lines if line.startswith("  mmsr-bench ")):
+        used = {word.removeprefix("--") for word in line.split() if word.startswith("--")}
+        assert used <= commands()[line.split()[1]], line

@@ -91,3 +91,9 @@ def test_a_short_run_does_not_escape_the_rule() -> None:
 
 def test_a_run_without_answers_is_not_judged_by_lag() -> None:
     assert void_reason(np.array([]), np.array([1.0])) is None
+
+
+def test_a_headline_needs_mlperfs_counts() -> None:
+    assert [needed_samples(p, headline=True) for p in (0.5, 0.9, 0.99)] == [20, 24_576, 270_336]
+    assert percentiles(np.ones(270_335), headline=True) == {"p50": 1.0, "p90": 1.0, "p99": None}
+    assert percentile(np.ones(270_336), 0.99, headline=True) == 1.0

@@ -1,10 +1,14 @@
 """Plans: what is allowed, and the one line for what is not."""
 
+import json
+
 import pytest
 
 from mmsr.engine.bench.plan import (
     BenchError,
+    Loads,
     RunPlan,
+    Traffic,
     Window,
     make_plans,
     parse_counts,
@@ -18,7 +22,7 @@ def loads(plans: list[RunPlan]) -> list[float | None]:
 
 
 def test_without_numbers_both_loops_run_at_their_defaults() -> None:
-    assert loads(make_plans(None, None, Window())) == [1, 4, 16, 64, 200, 500]
+    assert loads(make_plans(Loads(), Window())) == [1, 4, 16, 64, 200, 500]
 
 
 @pytest.mark.parametrize(
@@ -28,12 +32,42 @@ def test_without_numbers_both_loops_run_at_their_defaults() -> None:
 def test_only_what_is_asked_for_runs(
     concurrency: str | None, rate: str | None, expected: list[float]
 ) -> None:
-    assert loads(make_plans(concurrency, rate, Window())) == expected
+    assert loads(make_plans(Loads(concurrency=concurrency, rate=rate), Window())) == expected
 
 
 def test_a_plan_survives_json() -> None:
-    plan = RunPlan(concurrency=3, window=Window(warm_up_s=0.5, seed=9))
-    assert plan_from_json(plan.to_json()) == plan
+    window = Window(warm_up_s=0.5, duration_s=6, seed=9)
+    traffic = Traffic(arrivals="constant", choice="zipf", generators=3, slo_ms=7, headline=True)
+    for plan in make_plans(Loads(concurrency="3", rate="5", step="1,2,3"), window, traffic):
+        assert plan_from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_schedules_are_as_long_as_the_window() -> None:
+    ramped, stepped = make_plans(Loads(ramp="100:1000", step="100,400"), Window(duration_s=8))
+    assert [(s.seconds, s.from_per_s, s.to_per_s) for s in ramped.schedule] == [(8, 100, 1000)]
+    assert [(s.seconds, s.from_per_s) for s in stepped.schedule] == [(4, 100), (4, 400)]
+    assert (ramped.name, stepped.name) == ("open, 100–1000/s", "open, 100–400/s x2")
+    assert ramped.segments[0].to_per_s == 100  # the warm-up goes at the first rate
+
+
+@pytest.mark.parametrize("text", ["100", "a:b", "1:2:3"])
+def test_a_ramp_has_two_ends(text: str) -> None:
+    with pytest.raises(BenchError, match=r"--ramp .* expected FROM:TO per second"):
+        make_plans(Loads(ramp=text), Window())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"arrivals": "bursty"}, "arrivals is 'bursty'; expected one of poisson, constant"),
+        ({"choice": "any"}, "choice is 'any'; expected one of in-order, uniform, zipf"),
+        ({"generators": 0}, "generators is 0; expected 1 to 64"),
+        ({"slo_ms": 0.0}, "slo-ms is 0"),
+    ],
+)
+def test_traffic_that_cannot_be_is_one_line(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        Traffic(**settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("text", ["", "1,,2", "1;2", "x"])

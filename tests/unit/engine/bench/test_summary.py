@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mmsr.engine.bench.exchange import Outcome
-from mmsr.engine.bench.plan import RunPlan, Window
+from mmsr.engine.bench.histograms import bins
+from mmsr.engine.bench.plan import RunPlan, Traffic, Window
+from mmsr.engine.bench.processes import Reading
 from mmsr.engine.bench.samples import OK, UNFINISHED, UNSENT, Answer, Recorder, Samples
 from mmsr.engine.bench.summary import summarise
 
@@ -72,14 +74,16 @@ def test_a_closed_loop_has_no_lag_and_no_intended_rate() -> None:
     assert (summary.lag_ms, summary.intended_per_s, summary.void) == (None, None, None)
 
 
-def test_errors_are_counted_by_status_and_slower_than_every_answer() -> None:
+def test_failures_are_counted_by_status_and_slower_than_every_answer() -> None:
     ok = [
         (1 + t / 100, 1 + t / 100, 1 + t / 100 + 0.001, OK, Answer(1, 1, 1, 0)) for t in range(100)
     ]
     failed = [(1.5, 1.5, 2.9, status, Answer()) for status in (8, 8, 14, UNFINISHED)]
     outcome = replace(OUTCOME, first_details={"RESOURCE_EXHAUSTED": "full"})
     summary = summarise(OPEN, outcome, samples_of(*ok, *failed))
-    assert summary.errors == {"RESOURCE_EXHAUSTED": 2, "UNAVAILABLE": 1, "UNFINISHED": 1}
+    assert summary.errors == {"UNAVAILABLE": 1, "UNFINISHED": 1}
+    assert summary.refusals == {"RESOURCE_EXHAUSTED": 2}
+    assert summary.failed == 4
     assert summary.answered == 100
     assert summary.requests == 104
     assert summary.latency_ms == {"p50": pytest.approx(1.0), "p90": pytest.approx(1.0), "p99": None}
@@ -138,16 +142,16 @@ def test_each_computation_counts_once() -> None:
     alone = [(1.1, 1.1, 1.2, OK, Answer(5, 7, 1, 0))] * 30
     in_threes = [(1.3, 1.3, 1.4, OK, Answer(9, 11, 3, 0))] * 90
     summary = summarise(CLOSED, OUTCOME, samples_of(*alone, *in_threes))
-    assert summary.batch_size == pytest.approx((30 * 1 + 90 * 3) / 120)
-    assert summary.batches_per_s == pytest.approx((30 + 30) / 2.0)
-    assert (summary.queue_us, summary.compute_us) == (9.0, 11.0)
+    assert summary.server.batch_size == pytest.approx((30 * 1 + 90 * 3) / 120)
+    assert summary.server.batches_per_s == pytest.approx((30 + 30) / 2.0)
+    assert (summary.server.queue_us, summary.server.compute_us) == (9.0, 11.0)
 
 
 def test_fallbacks_are_counted_and_have_no_batch() -> None:
     popular = [(1.1, 1.1, 1.2, OK, Answer(0, 0, 0, 1))] * 25
     summary = summarise(CLOSED, OUTCOME, samples_of(*popular))
     assert summary.fallbacks == summary.answered == 25
-    assert (summary.batch_size, summary.queue_us) == (None, None)
+    assert (summary.server.batch_size, summary.server.queue_us) == (None, None)
     assert summary.void is not None
     assert summary.void.startswith("25 answers were the popularity fallback")
 
@@ -155,3 +159,61 @@ def test_fallbacks_are_counted_and_have_no_batch() -> None:
 def test_the_generators_own_cost_is_per_request() -> None:
     summary = summarise(CLOSED, OUTCOME, steady(600, latency_s=0.01))
     assert summary.generator_cpu_us == pytest.approx(0.3e6 / 600)
+
+
+def test_goodput_counts_answers_within_the_slo_alone() -> None:
+    plan = replace(OPEN, traffic=Traffic(slo_ms=5.0))
+    in_time = [(1.0 + t / 100, 1 + t / 100, 1 + t / 100 + 0.004, OK, Answer()) for t in range(200)]
+    late = [(1.0 + t / 100, 1 + t / 100, 1 + t / 100 + 0.006, OK, Answer()) for t in range(200)]
+    summary = summarise(plan, OUTCOME, samples_of(*in_time, *late))
+    assert summary.answered == 400
+    assert summary.goodput_per_s == pytest.approx(100.0)
+    assert summary.goodput_interval == pytest.approx((100.0, 100.0))
+
+
+def test_a_deadline_told_at_once_is_a_refusal_and_one_waited_for_an_error() -> None:
+    plan = replace(OPEN, window=replace(WINDOW, deadline_ms=100))
+    told = [(1.5, 1.5, 1.502, 4, Answer())] * 30  # 4: DEADLINE_EXCEEDED
+    waited = [(1.5, 1.5, 1.6, 4, Answer())] * 2
+    summary = summarise(plan, OUTCOME, samples_of(*told, *waited))
+    assert summary.refusals == {"DEADLINE_EXCEEDED": 30}
+    assert summary.errors == {"DEADLINE_EXCEEDED": 2}
+    assert summary.refusal_ms["p50"] == pytest.approx(2.0)
+
+
+def test_blocks_and_histogram_hold_every_counted_request() -> None:
+    summary = summarise(OPEN, OUTCOME, steady(600, latency_s=0.050))
+    assert [(block.start_s, block.requests) for block in summary.blocks] == [(0, 200), (1, 200)]
+    values_V, counts_V = bins(summary.histogram)
+    assert counts_V.sum() == 400
+    assert values_V == pytest.approx([50.0], rel=1e-3)
+    assert summary.latency_intervals["p50"] == pytest.approx((50.0, 50.0), rel=1e-3)
+    assert summary.latency_intervals["p99"] is None  # as there is no p99 of 400 requests
+
+
+def test_a_switch_of_the_model_is_seen_once_though_answers_overtake_each_other() -> None:
+    versions = [(1.0, 1), (1.5, 1), (2.0, 2), (2.001, 1), (2.002, 2), (2.9, 2), (4.5, 1)]
+    rows = [(t, t, t, OK, Answer(version=version)) for t, version in versions]
+    failed = [(1.7, 1.7, 1.7, 14, Answer())]
+    summary = summarise(OPEN, replace(OUTCOME, sent_for_s=5.0), samples_of(*rows, *failed))
+    assert summary.version_changes_s == [1.0, 3.5]  # since the warm-up's end
+
+
+def test_the_generators_cost_stands_beside_the_servers() -> None:
+    readings = [
+        Reading(at_s=0.0, cpu_s=1.0, memory_mib=90.0),
+        Reading(at_s=3.0, cpu_s=1.6, memory_mib=100.0),
+    ]
+    summary = summarise(CLOSED, OUTCOME, steady(600, latency_s=0.01), readings)
+    assert summary.process is not None
+    assert summary.process.cpu_us == pytest.approx(1000.0)
+    assert summary.cpu_ratio == pytest.approx(0.5)
+    assert summarise(CLOSED, OUTCOME, steady(600, latency_s=0.01)).cpu_ratio is None
+
+
+def test_batches_are_counted_by_size() -> None:
+    rows = [(1.1, 1.1, 1.2, OK, Answer(5, 7, 4, 0))] * 80 + [
+        (1.1, 1.1, 1.2, OK, Answer(5, 7, 1))
+    ] * 9
+    summary = summarise(CLOSED, OUTCOME, samples_of(*rows))
+    assert summary.server.batch_sizes == {"1": 9.0, "4": 20.0}

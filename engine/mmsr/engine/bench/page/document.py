@@ -1,0 +1,179 @@
+"""`--html`: a report as one page for a browser."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmsr.bundle.files import atomic_path
+from mmsr.engine.bench.compare import CompareReport
+from mmsr.engine.bench.compare_tables import verdict
+from mmsr.engine.bench.machine import Environment
+from mmsr.engine.bench.page.frame import page
+from mmsr.engine.bench.page.html import Html, facts, section, table, tag, tiles
+from mmsr.engine.bench.page.load_charts import (
+    batch_sizes,
+    distribution,
+    latency_against_rate,
+    roofline,
+    timelines,
+)
+from mmsr.engine.bench.report import ServerReport
+from mmsr.engine.bench.summary import RunSummary
+from mmsr.engine.bench.tables import bounds, ceilings_note, name, notes, number, share, short
+
+
+def write_page(path: Path, report: Any) -> None:
+    """Write the page of a load report or of a comparison."""
+    text = comparison_page(report) if isinstance(report, CompareReport) else load_page(report)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def load_page(report: ServerReport) -> str:
+    """Return the page of all runs of one scenario."""
+    content = [
+        tiles(_tiles(report)),
+        section("What a client sees", _client_table(report.runs)),
+        section("Latency against rate", latency_against_rate(report.runs)),
+        section("Distribution", distribution(report.runs)),
+        section("Second by second", timelines(report.runs)),
+        section("Batches", batch_sizes(report.runs)),
+    ]
+    if report.ceilings is not None:
+        content.append(
+            section(
+                "Roofline",
+                roofline(report.runs, report.ceilings),
+                _ceilings_table(report),
+                tag("p", ceilings_note(report.ceilings), class_="notes"),
+            )
+        )
+    content += [
+        section("Findings", facts(_plain(report.findings))) if report.findings else Html(""),
+        section("How to read this", *(tag("p", note, class_="notes") for note in notes(report))),
+        section("Where and how", facts(_environment(report.environment))),
+    ]
+    title = f"mmsr-bench {report.scenario}: {report.target}"
+    subtitle = f"bundle {report.bundle_id}, {report.histories:,} histories, k {report.k}"
+    return page(title, subtitle, content, report.environment.time)
+
+
+def _tiles(report: ServerReport) -> list[tuple[str, str, str]]:
+    best = max(report.runs, key=lambda run: run.goodput_per_s)
+    found = [
+        (
+            "best goodput",
+            f"{number(best.goodput_per_s, 0)}/s",
+            f"within {best.plan.traffic.slo_ms:g} ms, {best.plan.name}",
+        )
+    ]
+    open_runs = [run for run in report.runs if run.plan.is_open and run.latency_ms["p99"]]
+    if open_runs:
+        last = open_runs[-1]
+        interval = bounds(last.latency_intervals["p99"])
+        found.append((f"p99, {last.plan.name}", f"{short(last.latency_ms['p99'])} ms", interval))
+    if report.ceilings is not None:
+        shares = report.ceilings.shares(best)
+        found.append(("of bare gRPC", share(shares["echo"]), "the best goodput's run"))
+    failed = sum(run.failed for run in report.runs)
+    found.append(("without an answer", number(failed, 0), "requests, refused or failed"))
+    return found
+
+
+def _client_table(runs: Sequence[RunSummary]) -> Html:
+    head = ("load", "good/s", "95 %", "answers/s", "p50 ms", "95 %", "p90 ms", "p99 ms", "95 %")
+    more = ("refused", "errors", "server us", "generator us", "lag p99 ms")
+    rows = [
+        [
+            name(run),
+            number(run.goodput_per_s, 0),
+            bounds(run.goodput_interval),
+            number(run.answered_per_s, 0),
+            short(run.latency_ms["p50"]),
+            bounds(run.latency_intervals["p50"]),
+            short(run.latency_ms["p90"]),
+            short(run.latency_ms["p99"]),
+            bounds(run.latency_intervals["p99"]),
+            number(sum(run.refusals.values()), 0),
+            number(sum(run.errors.values()), 0),
+            number(run.process.cpu_us if run.process else None, 0),
+            number(run.generator_cpu_us, 0),
+            short(run.lag_ms["p99"] if run.lag_ms else None),
+        ]
+        for run in runs
+    ]
+    return table([*head, *more], rows)
+
+
+def _ceilings_table(report: ServerReport) -> Html:
+    assert report.ceilings is not None
+    rows = [
+        [name(run), *(share(of) for of in report.ceilings.shares(run).values())]
+        for run in report.runs
+    ]
+    return table(("load", "of bare gRPC", "of the runner", "of memory"), rows)
+
+
+def comparison_page(report: CompareReport) -> str:
+    """Return the page of a comparison."""
+    content = [
+        section(
+            run.name,
+            table(
+                ("", "A", "B", "B / A", "95 %", "verdict"),
+                [
+                    [
+                        ratio.metric,
+                        short(ratio.a),
+                        short(ratio.b),
+                        number(ratio.ratio, 3),
+                        bounds(ratio.bounds),
+                        verdict(ratio),
+                    ]
+                    for ratio in run.ratios
+                ],
+            ),
+        )
+        for run in report.runs
+    ]
+    content += [
+        section(
+            "The two sides",
+            table(
+                ("", "A", "B"),
+                [[fact, str(report.a[fact]), str(report.b[fact])] for fact in report.a],
+            ),
+        ),
+        section("Where and how", facts(_environment(report.environment))),
+    ]
+    subtitle = f"a regression is more than {report.max_regression:.0%} worse, surely"
+    return page("mmsr-bench compare", subtitle, content, report.environment.time)
+
+
+def _environment(environment: Environment) -> list[tuple[str, str]]:
+    return _plain(environment.to_json())
+
+
+def _plain(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return every value as text under its dotted name; lists of objects one by one."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        label = f"{prefix}{key.replace('_', ' ')}"
+        if isinstance(value, dict) and value:
+            found += _plain(value, f"{label}: ")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for place, one in enumerate(value, 1):
+                found += _plain(one, f"{label} {place}: ")
+        else:
+            found.append((label, _text(value)))
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None or value in ([], {}):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return ", ".join(_text(one) for one in value)
+    return str(value)

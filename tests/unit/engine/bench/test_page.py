@@ -1,0 +1,129 @@
+"""The page for a browser: whole, of one file, with every chart; and what charts are made of."""
+
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.load_report import load_report
+
+from mmsr.engine.bench.page.chart import Axis, Drawing, Scale, Series, draw, log_ticks, ticks
+from mmsr.engine.bench.page.document import load_page, write_page
+from mmsr.engine.bench.page.load_charts import cdf_points
+from mmsr.engine.bench.report import ServerReport
+from mmsr.engine.bench.tables import print_server
+
+VOID_TAGS = {"meta", "br"}
+
+
+class Checker(HTMLParser):
+    """Counts elements, and fails on one that is not closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.count: dict[str, int] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.count[tag] = self.count.get(tag, 0) + 1
+        if tag not in VOID_TAGS:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report() -> ServerReport:
+    return load_report(target="<b>host</b>:1")
+
+
+@pytest.fixture(scope="module")
+def text(report: ServerReport) -> str:
+    return load_page(report)
+
+
+def test_every_element_is_closed_and_every_chart_is_there(text: str) -> None:
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == []
+    headings = re.findall(r"<h2>(.*?)</h2>", text)
+    assert headings == [
+        "What a client sees",
+        "Latency against rate",
+        "Distribution",
+        "Second by second",
+        "Batches",
+        "Roofline",
+        "Findings",
+        "How to read this",
+        "Where and how",
+    ]
+    # Open and closed loop, distribution, four timelines, four of batches, roofline.
+    assert checker.count["figure"] == 12
+
+
+def test_the_page_loads_nothing(text: str) -> None:
+    assert not re.search(r"(src|href)=|url\(|@import|<script", text)
+    assert "default-src 'none'" in text
+
+
+def test_the_page_is_made_for_dark_rooms_and_phones(text: str) -> None:
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport" content="width=device-width' in text
+
+
+def test_names_are_escaped(text: str) -> None:
+    assert "<b>host" not in text
+    assert "&lt;b&gt;host" in text
+
+
+def test_a_page_is_written_whole(report: ServerReport, tmp_path: Path) -> None:
+    write_page(tmp_path / "r.html", report)
+    assert (tmp_path / "r.html").read_text().endswith("</html>\n")
+
+
+def test_the_tables_fit_a_terminal_of_80_columns(report: ServerReport) -> None:
+    out = StringIO()
+    print_server(Console(file=out, width=80), report)
+    assert "…" not in out.getvalue()
+    assert "Share of the ceilings of this machine" in out.getvalue()
+
+
+def test_the_distribution_ends_before_the_slowest_request(report: ServerReport) -> None:
+    run = report.runs[1]
+    points = cdf_points(run)
+    values, nines = np.array(points).T
+    assert np.all(np.diff(values) > 0)
+    assert np.all(np.diff(nines) >= 0)
+    assert nines[-1] <= np.log10(run.requests) + 1e-9
+    assert values[-1] < run.max_latency_ms
+
+
+def test_a_scale_maps_its_ends_and_clips_what_is_outside() -> None:
+    linear = Scale(low=0, high=10, begin=50, end=150)
+    assert [linear.at(v) for v in (0, 5, 10, 99)] == [50, 100, 150, 150]
+    log = Scale(low=1, high=100, begin=200, end=0, log=True)
+    assert [log.at(v) for v in (1, 10, 100, 0)] == [200, 100, 0, 200]
+
+
+def test_ticks_are_round_numbers() -> None:
+    assert ticks(0, 87) == [0, 25, 50, 75, 100]
+    assert log_ticks(0.9, 25) == pytest.approx([1, 2, 5, 10, 20])
+    assert log_ticks(0.01, 20000) == pytest.approx([0.01, 0.1, 1, 10, 100, 1000, 10000])
+
+
+def test_a_chart_of_nothing_is_nothing() -> None:
+    axis = Axis(label="x")
+    assert draw(Drawing(title="t", x=axis, y=axis, series=[Series(name="s", points=())])) == ""
+
+
+def test_marks_and_bounds_are_drawn() -> None:
+    series = Series(name="s", points=[(1.0, 2.0), (3.0, 4.0)], bounds=[(1.0, 3.0), None])
+    axis = Axis(label="a")
+    figure = draw(Drawing(title="t", x=axis, y=axis, series=[series], marks=[2.0]))
+    assert figure.count('class="mark"') == 1
+    assert len(re.findall(r'<line [^>]*class="series c0"', figure)) == 1
