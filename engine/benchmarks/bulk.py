@@ -92,7 +92,7 @@ class Server:
         items = ItemIndex(model.bundle.catalogue)
         times = await compute.run(lambda: warm_up(model, config.max_batch, time.monotonic))
         batcher = Batcher[RowRequest, RowAnswer](
-            with_popular(model.recommend, model.filters),
+            with_popular(model.recommend, model.named),
             compute,
             config,
             clock=time.monotonic,
@@ -100,7 +100,7 @@ class Server:
             length=history_length,
         )
         facts = ModelFacts(model.version, model.max_length, True)
-        service = Service(items, batcher, facts, Limits(), model.filters)
+        service = Service(items, batcher, facts, Limits(), model.named)
         nothing: Any = None
         return Deployment(
             model=model,

@@ -198,6 +198,26 @@ class ReloadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CatalogueConfig:
+    """Where items that change while the server serves are kept."""
+
+    path: Annotated[
+        Path | None,
+        Key(about="SQLite file of the catalogue's changes, made if need be", flag="--catalogue"),
+    ] = None
+    kept_image_bytes: Annotated[
+        int, Key(about="of image files that are kept for another encoder; the oldest go first")
+    ] = 1 << 30
+    decode_s: Annotated[float, Key(about="decoding one image file may take, in seconds")] = 20.0
+    decode_bytes: Annotated[int, Key(about="memory of the process that decodes images")] = 2 << 30
+
+    def __post_init__(self) -> None:
+        at_least(0, kept_image_bytes=self.kept_image_bytes)
+        at_least(0.1, decode_s=self.decode_s)
+        at_least(256 << 20, decode_bytes=self.decode_bytes)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ObserveConfig:
     """What the server tells of itself."""
 
@@ -321,6 +341,7 @@ class ServeConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     limits: Limits = field(default_factory=Limits)
     reload: ReloadConfig = field(default_factory=ReloadConfig)
+    catalogue: CatalogueConfig = field(default_factory=CatalogueConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
 

@@ -169,7 +169,7 @@ def assembled(
     """Put a batcher and a service before an open model; on the event loop's thread."""
     model = opened.model
     batcher = Batcher[RowRequest, RowAnswer](
-        with_popular(model.recommend, model.filters),
+        with_popular(model.recommend, model.named),
         compute,
         config.batch,
         clock=clock,
@@ -177,14 +177,14 @@ def assembled(
         length=history_length,
     )
     facts = ModelFacts(model.version, model.max_length, model.bundle.manifest.exclude_seen)
-    service = Service(opened.items, batcher, facts, config.limits, model.filters)
+    service = Service(opened.items, batcher, facts, config.limits, model.named)
     asides = Asides(compute, clock=clock)
     return Deployment(
         model=model,
         batcher=batcher,
         service=service,
         asides=asides,
-        similar=SimilarItems(service, asides, Vectors.of(model.bundle), clock=clock),
+        similar=SimilarItems(service, asides, Vectors.of(model), clock=clock),
         explaining=ExplainItems(service, asides, model.explainer, clock=clock),
         times=opened.times,
         lease=lease or ExitStack(),

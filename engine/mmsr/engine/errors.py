@@ -6,12 +6,14 @@ In the order in which a request (or a start) can meet them:
     ├── ConfigError          a setting is out of range                  (no server yet)
     ├── ListenError          the address cannot be listened on          (no server yet)
     ├── ProbeFailed          the runner does not answer like PyTorch    (not serving yet)
+    ├── StoreDamaged         the catalogue's store cannot be opened     (not serving yet)
     ├── LoadFailed           the bundle is not served, the old one is   FAILED_PRECONDITION
     ├── LoadUnderWay         another bundle is being loaded             ABORTED
     ├── UnknownBundle        the repository has no such bundle          NOT_FOUND
     ├── FailedPrecondition   the bundle lacks what the method reads     FAILED_PRECONDITION
     │   ├── NotExplainable   a graph that explains
-    │   └── NoContentVectors vectors of the content alone
+    │   ├── NoContentVectors vectors of the content alone
+    │   └── NotLive          a catalogue that changes
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
@@ -22,6 +24,8 @@ In the order in which a request (or a start) can meet them:
     │   ├── UnknownItem      the catalogue does not know the item
     │   └── UnknownModel     the Open Inference Protocol has no such
     ├── InvalidRequest       a field of the request is out of range     INVALID_ARGUMENT
+    ├── CatalogueFull        no spare row is left for another item      RESOURCE_EXHAUSTED
+    ├── StoreFailed          the catalogue's store cannot be written    UNAVAILABLE
     ├── Overloaded           the queue is full                          RESOURCE_EXHAUSTED
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
     ├── DeviceFailed         the GPU or TensorRT refuses a call         INTERNAL
@@ -55,6 +59,10 @@ class ProbeFailed(EngineError):
     """The runner's answers on the probe set are not PyTorch's."""
 
 
+class StoreDamaged(EngineError):
+    """The catalogue's store is damaged, in use, or no store."""
+
+
 class LoadFailed(EngineError):
     """A bundle is not fit to be served; what was served goes on."""
 
@@ -85,6 +93,10 @@ class NotExplainable(FailedPrecondition):
 
 class NoContentVectors(FailedPrecondition):
     """The bundle was exported without tables/content.npy."""
+
+
+class NotLive(FailedPrecondition):
+    """The server was started without a catalogue that lives."""
 
 
 class Unavailable(EngineError):
@@ -133,6 +145,18 @@ class InvalidRequest(EngineError):
     """A field of the request is out of range; the same request will never succeed."""
 
     code = "INVALID_ARGUMENT"
+
+
+class CatalogueFull(EngineError):
+    """No spare row is left in the item tables."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class StoreFailed(EngineError):
+    """The catalogue's store is out of reach; what it acknowledged before is safe."""
+
+    code = "UNAVAILABLE"
 
 
 class Overloaded(EngineError):

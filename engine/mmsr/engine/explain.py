@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.errors import NotExplainable
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.runners.base import AnyArray, Runner
@@ -45,9 +46,18 @@ class Explanation:
 
 
 class Explainer:
-    """The explain graph of an opened bundle, loaded by the first call; one call at a time."""
+    """The explain graph of an opened bundle, loaded by the first call; one call at a time.
 
-    def __init__(self, bundle: OpenedBundle, open_runner: Callable[[], Runner]) -> None:
+    With a `placement`, asked and answering in its numbers; else in rows.
+    """
+
+    def __init__(
+        self,
+        bundle: OpenedBundle,
+        open_runner: Callable[[], Runner],
+        placement: Placement | None = None,
+    ) -> None:
+        self._placement = placement or Placement()
         self.sources = bundle.sources  # in the order of the graph's switches
         self._bundle = bundle
         self._open_runner = open_runner  # loads the graph and binds the tables
@@ -83,7 +93,8 @@ class Explainer:
         `runner` raises. Its batch is 1 + len(history) + len(sources) requests, each of which scores
         all `rows`.
         """
-        outputs = self.runner().run(assemble(history, rows, len(self.sources)))
+        place = self._placement.rows
+        outputs = self.runner().run(assemble(place(history), place(rows), len(self.sources)))
         return read(history, rows, self.sources, outputs)
 
     def close(self) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.engine.catalogue.named_filters import NamedFilters
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.config import RunnerName
 from mmsr.engine.encoders import Encoder, open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
@@ -43,17 +45,20 @@ class SequenceModel:
     """A verified bundle and the runner that computes its sequence graph.
 
     `threads` share one operator of the explain graph, which is loaded when it is first used. One
-    thread calls its methods; `filters` others may read.
+    thread calls its methods; `filters` others may read, holding `placement.lock`: `named` does.
     """
 
     def __init__(self, bundle: OpenedBundle, runner: Runner, *, threads: int = 1) -> None:
         self.bundle = bundle
         self.runner = runner
         self.filters = RowFilters(bundle.catalogue, bundle.manifest.tables.capacity)
+        self.placement = Placement()  # requests and answers speak of numbers, see there
+        self.named = NamedFilters(self.filters, self.placement)
         self.scored = ScoredRows(bundle, runner)
         [spec] = [tensor for tensor in runner.spec.inputs if tensor.name == "item_inputs"]
         self._inputs_CW = as_input(spec, writable(bundle.folder / ITEM_INPUTS))
-        self.explainer = Explainer(bundle, partial(open_explain, bundle, threads))
+        open_explainer = partial(open_explain, bundle, threads)
+        self.explainer = Explainer(bundle, open_explainer, self.placement)
         self.encoders: dict[str, Encoder] = {}
         self.on_device = False  # whether the runner computes elsewhere than on the CPU
         self.precision = precision_of(bundle.manifest)  # that the runner computes in
@@ -96,6 +101,9 @@ class SequenceModel:
 
     def recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         """Answer a batch; each answer is the same as if its request came alone."""
+        return self.placement.named(self._recommend(self.placement.placed(requests)))
+
+    def _recommend(self, requests: Sequence[RowRequest]) -> list[RowAnswer]:
         plans = [plan(request, self.filters, len(requests)) for request in requests]
         answers: dict[int, RowAnswer] = {}
         for only_available in (True, False):
@@ -181,10 +189,11 @@ class SequenceModel:
 
     def close(self) -> None:
         """Free the runners."""
-        self.explainer.close()
-        for encoder in self.encoders.values():
-            encoder.close()
-        self.runner.close()
+        with self.placement.lock:
+            self.explainer.close()
+            for encoder in self.encoders.values():
+                encoder.close()
+            self.runner.close()
 
 
 def open_model(

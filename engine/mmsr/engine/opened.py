@@ -58,7 +58,10 @@ EXPLAIN_OUTPUTS = {"scores": ("float32", 2), "attention": ("float32", 2)}  # [B,
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedBundle:
-    """A verified bundle with its tables memory-mapped."""
+    """A verified bundle with its tables memory-mapped.
+
+    Copy on write: what is written into them stays in this process's memory, page by page.
+    """
 
     folder: Path
     manifest: Manifest
@@ -215,7 +218,7 @@ def _open_content(folder: Path, manifest: Manifest) -> npt.NDArray[np.float32] |
 
 def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
     try:
-        table: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        table: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
     if table.shape != shape or table.dtype != np.dtype(dtype) or not table.flags.c_contiguous:

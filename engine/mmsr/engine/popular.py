@@ -5,13 +5,13 @@ Runs in the computing thread: category filters are bitmaps that it alone may rea
 
 from collections.abc import Callable, Sequence
 
-from mmsr.engine.filters import RowFilters
+from mmsr.engine.catalogue.named_filters import NamedFilters
 from mmsr.engine.rows import RowAnswer, RowRequest
 
 Recommend = Callable[[Sequence[RowRequest]], Sequence[RowAnswer]]
 
 
-def with_popular(recommend: Recommend, filters: RowFilters) -> Recommend:
+def with_popular(recommend: Recommend, filters: NamedFilters) -> Recommend:
     """Return `recommend` extended by jobs with an empty history."""
 
     def answer(requests: Sequence[RowRequest]) -> Sequence[RowAnswer]:

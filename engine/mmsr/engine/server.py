@@ -20,6 +20,10 @@ from mmsr.bundle.files import atomic_path
 from mmsr.bundle.repository import Repository
 from mmsr.engine.admin_control import DRAINING, SERVING, Control
 from mmsr.engine.admin_face import AdminFace
+from mmsr.engine.catalogue.carrier import CatalogueCarrier
+from mmsr.engine.catalogue.face import CatalogueFace
+from mmsr.engine.catalogue.live import LiveCatalogue
+from mmsr.engine.catalogue.start import live_catalogue
 from mmsr.engine.channelz import ChannelzFace
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import ServeConfig
@@ -78,8 +82,14 @@ class Server:
             self.serving, self.reloader, loader.repository, self._files, self._clock
         )
         self.inference = InferenceFace(self.serving, self._clock)
-        recommender = RecommenderFace(self.serving, config.limits)
-        self.faces: tuple[Face, ...] = (recommender, self.inference)
+        self.catalogue = live_catalogue(config.catalogue, compute.run)
+        if self.catalogue is not None:
+            self.reloader.carrier = CatalogueCarrier(self.catalogue)
+        self.faces: tuple[Face, ...] = (
+            RecommenderFace(self.serving, config.limits),
+            CatalogueFace(self.serving, self.catalogue),
+            self.inference,
+        )
         self._operators: tuple[Face, ...] = (AdminFace(self.control),)
         if config.observe.channelz:
             self._operators = (*self._operators, ChannelzFace())
@@ -135,11 +145,16 @@ class Server:
         label = self._config.server.label
         with self.telemetry.loads.counted(label):
             deployment = await deploy(folder, self._config, self._compute, self._clock)
+        if self.catalogue is not None:
+            await self.catalogue.open()
+            await CatalogueCarrier(self.catalogue).carry(deployment)
         self.serving.use(label, deployment)
         self._ready()
 
     async def load_labels(self) -> None:
         """Load what the labels name, then answer with it."""
+        if self.catalogue is not None:
+            await self.catalogue.open()
         places = await self.watch.begin()
         missing = [label for label, place in places.items() if place is None]
         if self._config.server.label in missing:  # gone since the server began to start
@@ -188,6 +203,8 @@ class Server:
         self.serving.refuse(Unavailable("the server is stopping; send the request to another one"))
         in_use = dict.fromkeys((*self.serving.deployments.values(), *self.reloader.retiring))
         lost = sum(await asyncio.gather(*(self._drain(deployment, ends) for deployment in in_use)))
+        if self.catalogue is not None:
+            await self._close_catalogue(self.catalogue, ends)
         await self._wait_for_quiet(QUIET_S, min(ends, self._clock() + REFUSE_S))
         self.health.close()
         left_s = max(0.0, ends - self._clock())
@@ -198,6 +215,13 @@ class Server:
         self._files.close()
         self.telemetry.stop()
         return lost
+
+    async def _close_catalogue(self, catalogue: LiveCatalogue, ends: float) -> None:
+        """Acknowledge what waits; what is not acknowledged by the clock's `ends` may be kept."""
+        try:
+            await asyncio.wait_for(catalogue.close(), max(0.0, ends - self._clock()))
+        except TimeoutError:
+            log.error("changes of the catalogue are not acknowledged: the time of grace is over")
 
     async def _drain(self, deployment: Deployment, ends: float) -> int:
         """Answer what is queued; return how many requests cannot be before the clock's `ends`."""

@@ -9,9 +9,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from mmsr.engine.batcher import Batcher, Ticket
+from mmsr.engine.catalogue.named_filters import NamedFilters
 from mmsr.engine.checks import check_ids, check_query, check_score, require_known
 from mmsr.engine.config import Limits
-from mmsr.engine.filters import RowFilters
 from mmsr.engine.items import ItemIndex
 from mmsr.engine.query import Query, Reply, ScoreQuery, ScoreReply, SimilarQuery
 from mmsr.engine.rows import RowAnswer, RowRequest
@@ -48,7 +48,7 @@ class Service:
         batcher: Batcher[RowRequest, RowAnswer],
         facts: ModelFacts,
         limits: Limits,
-        filters: RowFilters,
+        filters: NamedFilters,
     ) -> None:
         self.items = items
         self.batcher = batcher

@@ -45,20 +45,22 @@ class Item(_message.Message):
     available: _builtins.bool
     """Whether it can be bought now. Unset: yes."""
     popularity: _builtins.int
-    """How often it was bought; orders the fallback's answers. Unset: 0, or as before."""
+    """How often it was bought, below 2^63; orders the fallback's answers. Unset: 0, or as before."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 100 names of at most 512 bytes. Names that the model was not trained with count for
-        filters and not for scores.
+        filters and not for scores. A brand is one more of them where the data were prepared so.
         """
 
     @_builtins.property
     def image_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Instead of `image`: the image encoder's output for it, as many numbers as the bundle says."""
+        """Instead of `image`, never beside it: the image encoder's output for it, as many numbers as the
+        bundle says. A bundle with another encoder does without.
+        """
 
     @_builtins.property
     def text_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Instead of the texts: the text encoder's output for them."""
+        """Instead of the texts, which may stand beside it: the text encoder's output for them."""
 
     def __init__(
         self,
@@ -413,7 +415,7 @@ class ItemState(_message.Message):
     trained: _builtins.bool
     """Whether the item is in the bundle, with a trained id."""
     live: _builtins.bool
-    """Whether it was written by this service since the bundle was made."""
+    """Whether its content was written by this service and is not in the bundle."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property

@@ -32,6 +32,7 @@ class CatalogueStub(object):
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """
@@ -81,12 +82,14 @@ class CatalogueServicer(object):
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """
 
     def UpsertItems(self, request, context):
-        """Adds items, or replaces what is known of them. All or nothing: an error changes no item.
+        """Adds items, or replaces all that is known of them: what a message leaves out is not known any
+        more, but for the popularity. All or nothing: an error changes no item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,7 +103,8 @@ class CatalogueServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteItems(self, request, context):
-        """Removes items for good. Unknown ids are ignored and named.
+        """Removes items for good: later bundles do not bring them back, only another upsert does. Unknown
+        ids are ignored and named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +179,7 @@ class Catalogue(object):
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """

@@ -33,6 +33,7 @@ class CatalogueStub:
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """
@@ -42,11 +43,15 @@ class CatalogueStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CatalogueAsyncStub: ...
     UpsertItems: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.UpsertItemsRequest, _catalogue_pb2.UpsertItemsResponse]
-    """Adds items, or replaces what is known of them. All or nothing: an error changes no item."""
+    """Adds items, or replaces all that is known of them: what a message leaves out is not known any
+    more, but for the popularity. All or nothing: an error changes no item.
+    """
     UpsertItemsStream: _grpc.StreamStreamMultiCallable[_catalogue_pb2.UpsertItemsStreamRequest, _catalogue_pb2.UpsertItemsStreamResponse]
     """The same for many: one acknowledgement a message, in order, each when it is durable."""
     DeleteItems: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.DeleteItemsRequest, _catalogue_pb2.DeleteItemsResponse]
-    """Removes items for good. Unknown ids are ignored and named."""
+    """Removes items for good: later bundles do not bring them back, only another upsert does. Unknown
+    ids are ignored and named.
+    """
     SetAvailability: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.SetAvailabilityRequest, _catalogue_pb2.SetAvailabilityResponse]
     """Says of items whether they can be bought now. Unknown ids are ignored and named."""
     GetItems: _grpc.UnaryUnaryMultiCallable[_catalogue_pb2.GetItemsRequest, _catalogue_pb2.GetItemsResponse]
@@ -62,17 +67,22 @@ class CatalogueAsyncStub(CatalogueStub):
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpsertItems: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.UpsertItemsRequest, _catalogue_pb2.UpsertItemsResponse]  # type: ignore[assignment]
-    """Adds items, or replaces what is known of them. All or nothing: an error changes no item."""
+    """Adds items, or replaces all that is known of them: what a message leaves out is not known any
+    more, but for the popularity. All or nothing: an error changes no item.
+    """
     UpsertItemsStream: _aio.StreamStreamMultiCallable[_catalogue_pb2.UpsertItemsStreamRequest, _catalogue_pb2.UpsertItemsStreamResponse]  # type: ignore[assignment]
     """The same for many: one acknowledgement a message, in order, each when it is durable."""
     DeleteItems: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.DeleteItemsRequest, _catalogue_pb2.DeleteItemsResponse]  # type: ignore[assignment]
-    """Removes items for good. Unknown ids are ignored and named."""
+    """Removes items for good: later bundles do not bring them back, only another upsert does. Unknown
+    ids are ignored and named.
+    """
     SetAvailability: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.SetAvailabilityRequest, _catalogue_pb2.SetAvailabilityResponse]  # type: ignore[assignment]
     """Says of items whether they can be bought now. Unknown ids are ignored and named."""
     GetItems: _aio.UnaryUnaryMultiCallable[_catalogue_pb2.GetItemsRequest, _catalogue_pb2.GetItemsResponse]  # type: ignore[assignment]
@@ -87,6 +97,7 @@ class CatalogueServicer(metaclass=_abc_1.ABCMeta):
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
     RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
     rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
     """
@@ -97,7 +108,9 @@ class CatalogueServicer(metaclass=_abc_1.ABCMeta):
         request: _catalogue_pb2.UpsertItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalogue_pb2.UpsertItemsResponse, _abc.Awaitable[_catalogue_pb2.UpsertItemsResponse]]:
-        """Adds items, or replaces what is known of them. All or nothing: an error changes no item."""
+        """Adds items, or replaces all that is known of them: what a message leaves out is not known any
+        more, but for the popularity. All or nothing: an error changes no item.
+        """
 
     @_abc_1.abstractmethod
     def UpsertItemsStream(
@@ -113,7 +126,9 @@ class CatalogueServicer(metaclass=_abc_1.ABCMeta):
         request: _catalogue_pb2.DeleteItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_catalogue_pb2.DeleteItemsResponse, _abc.Awaitable[_catalogue_pb2.DeleteItemsResponse]]:
-        """Removes items for good. Unknown ids are ignored and named."""
+        """Removes items for good: later bundles do not bring them back, only another upsert does. Unknown
+        ids are ignored and named.
+        """
 
     @_abc_1.abstractmethod
     def SetAvailability(

@@ -21,6 +21,8 @@ from mmsr.bundle.catalogue import load_catalogue
 from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
+from mmsr.engine.catalogue.named_filters import NamedFilters
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.client import AsyncRecommenderClient, Recommendations, RecommenderClient
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import BatchConfig, Limits
@@ -206,7 +208,8 @@ def test_a_failure_inside_tells_the_caller_no_details(
     shop: Shop, caplog: pytest.LogCaptureFixture
 ) -> None:
     catalogue = load_catalogue(shop.folder)
-    items, filters = ItemIndex(catalogue), RowFilters(catalogue, shop.sizes.capacity)
+    items = ItemIndex(catalogue)
+    filters = NamedFilters(RowFilters(catalogue, shop.sizes.capacity), Placement())
     facts = ModelFacts("0123456789abcdef", 12, True)
 
     async def main(server: Server, compute: ComputeThread, client: AsyncRecommenderClient) -> None:

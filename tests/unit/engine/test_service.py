@@ -46,7 +46,7 @@ class Ask:
         )
         items = ItemIndex(self.model.bundle.catalogue)
         facts = ModelFacts(self.model.version, self.model.max_length, seen)
-        return await Service(items, batcher, facts, Limits(), self.model.filters).recommend(query)
+        return await Service(items, batcher, facts, Limits(), self.model.named).recommend(query)
 
     def _run(self, jobs: list[RowRequest]) -> Sequence[RowAnswer]:
         self.rode += jobs

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
+from mmsr.bundle.compose import compose_text
 from mmsr.bundle.preprocess import load_pixels
 from mmsr.training.dataset import Dataset
 from mmsr.training.features import images, inference
-from mmsr.training.features.compose import compose_text
 from mmsr.training.features.config import FeaturesConfig, FeaturesError
 from mmsr.training.features.extract import extract_features
 from mmsr.training.features.image_encoder import restore_image_encoder

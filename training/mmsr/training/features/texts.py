@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
+from mmsr.bundle.compose import compose_text
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.cache import NO_KEY, FeatureCache, Keys, contains
-from mmsr.training.features.compose import compose_text
 from mmsr.training.features.config import FeaturesConfig
 from mmsr.training.features.inference import encode, full_precision, pick_device
 from mmsr.training.features.modality import Encoded, Stage

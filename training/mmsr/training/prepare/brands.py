@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-PREFIX = "brand: "  # of the category's name, so that a brand "Makeup" is no category "Makeup"
+from mmsr.bundle.compose import BRAND
 
 
 def common_brands(items: Path, staying_N: npt.NDArray[np.bool_], least: int) -> frozenset[str]:
@@ -24,7 +24,7 @@ def common_brands(items: Path, staying_N: npt.NDArray[np.bool_], least: int) -> 
 def add_brands(table: Any, brands: frozenset[str]) -> Any:
     """Return the items with one more category each, for those that have one of the brands."""
     lists = [
-        [*names, PREFIX + brand] if brand in brands else names
+        [*names, BRAND + brand] if brand in brands else names
         for names, brand in zip(
             table["categories"].to_pylist(), table["brand"].to_pylist(), strict=True
         )

@@ -1,6 +1,6 @@
 import pytest
 
-from mmsr.training.features.compose import compose_text
+from mmsr.bundle.compose import compose_text, with_brand
 from mmsr.training.features.config import TEXT_FIELDS
 
 
@@ -27,3 +27,11 @@ def test_an_item_without_any_text_is_empty() -> None:
 def test_a_field_of_another_kind_is_an_error() -> None:
     with pytest.raises(TypeError, match="is int, expected text"):
         compose_text({"title": 3}, TEXT_FIELDS)
+
+
+def test_a_brand_is_a_category_where_the_data_know_it_as_one() -> None:
+    known = {"Shoes", "brand: Acme"}
+    assert with_brand(["Shoes"], "Acme", known) == ("Shoes", "brand: Acme")
+    assert with_brand(["brand: Acme"], "Acme", known) == ("brand: Acme",)
+    assert with_brand(["Shoes"], "Nobody", known) == ("Shoes",)
+    assert with_brand(["Shoes"], "", {"brand: "}) == ("Shoes",)

@@ -1,0 +1,1 @@
+"""The catalogue that lives: items are added, changed and removed while the server serves."""
