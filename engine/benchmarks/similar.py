@@ -26,6 +26,8 @@ from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.bench.machine import describe_environment
+from mmsr.engine.catalogue.named_filters import NamedFilters
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.compute import ComputeThread, Done
 from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.filters import RowFilters
@@ -101,15 +103,16 @@ class Bench:
             at_once, self._compute, BatchConfig(), clock=time.monotonic, times=BatchTimes()
         )
         catalogue = catalogue_of(items)
+        filters, placement = RowFilters(catalogue, items + 1), Placement()
         service = Service(
             ItemIndex(catalogue),
             self._batcher,
             ModelFacts("0" * 16, 50, True),
             Limits(),
-            RowFilters(catalogue, items + 1),
+            NamedFilters(filters, placement),
         )
         asides = Asides(self._compute, clock=time.monotonic)
-        vectors = Vectors(table_CD, None)
+        vectors = Vectors(table_CD, None, filters, placement)
         self._similar = SimilarItems(service, asides, vectors, clock=time.monotonic)
 
     def pieces(self) -> list[float]:

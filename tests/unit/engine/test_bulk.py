@@ -11,6 +11,8 @@ from mmsr.bundle.catalogue import Catalogue
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.bulk import TOGETHER, Bulk, Queued
+from mmsr.engine.catalogue.named_filters import NamedFilters
+from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.errors import EngineError, InvalidRequest, Overloaded, RunnerFailed, Unavailable
 from mmsr.engine.filters import RowFilters
@@ -45,7 +47,8 @@ class World:
             batcher = Batcher[RowRequest, RowAnswer](
                 self._echo, compute, self.config, clock=self.clock, times=BatchTimes()
             )
-            filters = RowFilters(CATALOGUE, len(CATALOGUE) + 1)
+            rows = RowFilters(CATALOGUE, len(CATALOGUE) + 1)
+            filters = NamedFilters(rows, Placement())
             facts = ModelFacts("0123456789abcdef", 12, True)
             self.service = Service(ItemIndex(CATALOGUE), batcher, facts, Limits(), filters)
             await main(self)

@@ -50,7 +50,7 @@ class Ask:
 
     def _run(self, jobs: list[RowRequest]) -> Sequence[RowAnswer]:
         self.rode += jobs
-        return with_popular(self.model.recommend, self.model.filters)(jobs)
+        return with_popular(self.model.recommend, self.model.named)(jobs)
 
 
 def test_ids_go_in_and_ids_come_out(ask: Ask, shop: Shop) -> None:
