@@ -33,8 +33,8 @@ def refused(pattern: str) -> Iterator[None]:
 
 def bind(runner: Runner, shop: Shop) -> None:
     """Bind the tables in the order of the catalogue."""
-    runner.bind("item_inputs", shop.twin.inputs_CW)
-    runner.bind("item_outputs", shop.twin.outputs_CD[: bound_rows(shop.sizes.items)])
+    runner.bind("item_inputs", shop.twin.inputs_CW.copy())
+    runner.bind("item_outputs", shop.twin.outputs_CD[: bound_rows(shop.sizes.items)].copy())
 
 
 def inputs_of(shop: Shop, asked: list[RowRequest], bound: int | None = None) -> dict[str, AnyArray]:
@@ -137,7 +137,7 @@ def written_rows_are_read_and_others_are_as_before(runner: Runner, shop: Shop) -
 def more_or_fewer_rows_of_a_table_are_scored(runner: Runner, shop: Shop) -> None:
     """Also after rows were written that were not bound at the time."""
     table_CD = shop.twin.outputs_CD.copy()
-    runner.bind("item_inputs", shop.twin.inputs_CW)
+    runner.bind("item_inputs", shop.twin.inputs_CW.copy())
     asked = [r._replace(excluded=[]) for r in requests(shop, 3)]
     for lines in (128, 64, 256, 64, bound_rows(shop.sizes.items), 128):
         runner.bind("item_outputs", table_CD[:lines])

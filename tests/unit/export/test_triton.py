@@ -13,8 +13,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
-from support import parse_triton_config
 from support.tiny_bundle import Shop, Sizes, make_twin, manifest_of, publish, seal, write_files
+from support.tree import ROOT
 
 from mmsr.bundle.catalogue import load_catalogue
 from mmsr.bundle.errors import BundleError
@@ -24,6 +24,8 @@ from mmsr.engine.opened import open_bundle
 from mmsr.export.triton import write_triton
 from mmsr.export.triton_check import check_same_answers
 
+# Run, not imported: Triton's own `inference` and ours cannot both be in one process.
+PARSER = ROOT / "tests/support/parse_triton_config.py"
 SIZES = Sizes(items=50, spare=6, width=8, extra_width=2, max_length=7, probes=20)
 
 
@@ -62,7 +64,7 @@ def add(root: Path, seed: int = 0) -> Shop:
                 folder, "text_encoder", {"input_ids": tokens, "attention_mask": tokens}
             ),
         }
-        (folder / "tokenizer.json").write_text("{}")
+        (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}}))
         seal(folder, replace(manifest, graphs=graphs, features={"text": {"max_tokens": 12}}))
         bundle_id = repository.publish(folder, "stable")
     return Shop(root=root, folder=repository.path(bundle_id), sizes=SIZES, twin=twin)
@@ -76,7 +78,7 @@ def shop(tmp_path: Path) -> Shop:
 def parsed(target: Path) -> dict[str, dict[str, Any]]:
     """Return every configuration under `target`, as Triton's proto reads it."""
     paths = sorted(str(path) for path in target.glob("*/config.pbtxt"))
-    line = [sys.executable, parse_triton_config.__file__, *paths]
+    line = [sys.executable, str(PARSER), *paths]
     done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return {config["name"]: config for config in json.loads(done.stdout)}

@@ -117,7 +117,7 @@ def test_tables_are_converted_to_what_the_engine_reads(shop: Shop, device: FakeD
     engine = HalfEngine(shop.folder / "sequence.onnx", graph_spec(), profiles, device)
     runner = TensorRTRunner(engine, graph_spec(), STEPS, device, name="half")
     before = device.written
-    runner.bind("item_outputs", shop.twin.outputs_CD)
+    runner.bind("item_outputs", shop.twin.outputs_CD.copy())
     runner.write_rows("item_outputs", [5], shop.twin.outputs_CD[[5]])
     half = 2 * shop.twin.width
     assert device.written - before == half * (len(shop.twin.outputs_CD) + 1)
