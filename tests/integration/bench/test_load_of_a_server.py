@@ -76,13 +76,14 @@ def test_the_closed_loop_misses_the_same_stall() -> None:
 def test_a_second_of_stall_in_ten_is_in_the_p99_of_the_open_loop_alone() -> None:
     """500 requests a second, a stall of 1 s every 10 s: who is stalled waits 0 to 1 s, evenly.
 
-    That is a tenth of all, so the slowest hundredth waits 900 ms and more. 21 s of load in all.
+    That is a tenth of all, so the slowest hundredth waits 900 ms and more; virtual time shows that to
+    a tenth (test_analytic), here a busy machine adds its own. 21 s of load in all.
     """
     stalls = Behaviour(stall_every_s=10.0, stall_s=1.0)
     window = Window(warm_up_s=0.0, duration_s=10.0, seed=2)
     opened = measure_server(stalls, RunPlan(rate_per_s=500, window=window))[0].samples
     latency_s = opened.done_s_R - opened.intended_s_R
-    assert quantile(latency_s, 0.99) == pytest.approx(0.9, rel=0.10)
+    assert quantile(latency_s, 0.99) > 0.81
 
     closed = measure_server(replace(stalls, requests=[]), RunPlan(concurrency=4, window=window))
     latency_s = closed[0].samples.done_s_R - closed[0].samples.intended_s_R

@@ -56,7 +56,7 @@ def test_a_rate_is_found_and_confirmed(target: str, repository: Repository) -> N
     print_slo(Console(file=out, width=80), report)
     assert "of a closed loop" in out.getvalue() or "No rate was found" in out.getvalue()
     if found["rate_per_s"] is not None:  # a busy machine's generator may be too late for any
-        assert found["rate_per_s"] <= found["capacity_per_s"] * 1.01
+        assert found["rate_per_s"] in [run.plan.rate_per_s for run in report.runs]
 
 
 def test_overload_counts_refusals_apart_and_their_time(

@@ -58,7 +58,8 @@ def test_a_report_of_both_loops(
     assert "RESOURCE_EXHAUSTED, first: the queue is full" in text
     assert "Warm-up left out: the first 0.1 s of each run" in text
     assert f"the server answered with {MODEL_VERSION}" in text  # not the repository's bundle
-    rows = [line.split() for line in text.splitlines() if line.split()[:1] == ["open"]]
+    # Of a busy machine's generator the run is void, and says so in place of "open".
+    rows = [line.split() for line in text.splitlines() if "100/s" in line.split()[1:2]]
     assert rows[0][6] == tables.NOT_ENOUGH  # 40 samples are too few for p99
 
     path = repository.root / "report.json"
