@@ -79,7 +79,10 @@ def test_a_scrape_tells_what_was_served(shop: Shop) -> None:
         assert value_of(text, 'mmsr_batch_size_bucket{label="stable",le="1.0"}') == 3
         assert value_of(text, 'mmsr_items{label="stable"}') == shop.sizes.items
         assert value_of(text, "mmsr_catalogue_version") == 0
-        assert value_of(text, 'mmsr_spare_rows{label="stable"}') == shop.sizes.capacity - 1 - shop.sizes.items
+        assert (
+            value_of(text, 'mmsr_spare_rows{label="stable"}')
+            == shop.sizes.capacity - 1 - shop.sizes.items
+        )
         assert value_of(text, 'mmsr_loads_total{label="stable",result="ok"}') == 1
         assert value_of(text, 'mmsr_load_failed{label="stable"}') == 0
         assert value_of(text, "mmsr_serving") == 1

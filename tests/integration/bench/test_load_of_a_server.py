@@ -76,8 +76,8 @@ def test_the_closed_loop_misses_the_same_stall() -> None:
 def test_a_second_of_stall_in_ten_is_in_the_p99_of_the_open_loop_alone() -> None:
     """500 requests a second, a stall of 1 s every 10 s: who is stalled waits 0 to 1 s, evenly.
 
-    That is a tenth of all, so the slowest hundredth waits 900 ms and more; virtual time shows that to
-    a tenth (test_analytic), here a busy machine adds its own. 21 s of load in all.
+    That is a tenth of all, so the slowest hundredth waits 900 ms and more; virtual time shows that
+    to a tenth (test_analytic), here a busy machine adds its own. 21 s of load in all.
     """
     stalls = Behaviour(stall_every_s=10.0, stall_s=1.0)
     window = Window(warm_up_s=0.0, duration_s=10.0, seed=2)
