@@ -52,7 +52,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def bench_of(run: Path, root: Path, target: str, wait_s: float = 30.0) -> RetrainBench:
+def bench_of(run: Path, root: Path, target: str, wait_s: float = 120.0) -> RetrainBench:
     return RetrainBench(
         run=run,
         repository=root,

@@ -217,4 +217,4 @@ def test_a_report_compared_with_itself_is_no_regression(
     assert code in (0, VOID_EXIT_CODE)
     assert "Second by second" in (tmp_path / "r.html").read_text()
     if code == 0:
-        assert run_main(monkeypatch, "compare", path, path, "--max-regression", "0%") == 0
+        assert run_main(monkeypatch, "compare", path, path) == 0
