@@ -87,7 +87,8 @@ class Published:
 
     bundle_id: str
     folder: Path
-    label: str | None  # that names it now
+    label: str
+    live: str | None  # the bundle that the label names now
     seconds: dict[str, float]
     proven: "Proven"
     reused: list[str]  # graphs for which nothing was converted
@@ -100,7 +101,8 @@ class Published:
         return {
             "bundle_id": self.bundle_id,
             "path": str(self.folder),
-            "label": self.label,
+            "label": self.label if self.live == self.bundle_id else None,
+            "live": {self.label: self.live},
             "seconds": self.seconds,
             "reused": self.reused,
             "item_rows": self.item_rows,
@@ -121,8 +123,15 @@ class Published:
         how = f"mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}"
         skipped = f"skipped, {self.engines}; on a machine with a GPU" if self.engines else "next"
         typer.echo(f"TensorRT engines: {skipped}: {how}")
-        now = f"{self.label} names it now" if self.label else "no label moved"
+        now = live_now(self.label, self.bundle_id, self.live)
         typer.echo(f"bundle {self.bundle_id} in {self.folder}; {now}")
+
+
+def live_now(label: str, bundle_id: str, live: str | None) -> str:
+    """Return what is said of the bundle that a label names after an export."""
+    if live == bundle_id:
+        return f"{label} names it now"
+    return f"{label} still names {live or 'no bundle'}: no label moved"
 
 
 def publish(
@@ -155,7 +164,8 @@ def publish(
     return Published(
         bundle_id=bundle_id,
         folder=repo.path(bundle_id),
-        label=built.label if built.promote else None,
+        label=built.label,
+        live=repo.resolve(built.label).name if built.label in repo.label_names() else None,
         seconds=stages.seconds,
         proven=proven,
         reused=provenance["reused"],

@@ -35,6 +35,12 @@ def shop(tmp_path: Path) -> Shop:
     return publish(tmp_path / "repository")
 
 
+def test_what_is_live_after_an_export_is_said_whether_or_not_a_label_moved() -> None:
+    assert cli.live_now("stable", "new", "new") == "stable names it now"
+    assert cli.live_now("stable", "new", "old") == "stable still names old: no label moved"
+    assert cli.live_now("stable", "new", None) == "stable still names no bundle: no label moved"
+
+
 def another(shop: Shop, name: str, wrong_tables: bool) -> str:
     """Add a second bundle; its tables may be those of another training."""
     folder = shop.root / "versions" / name
