@@ -35,6 +35,7 @@ from mmsr.bundle.manifest import Manifest, describe_files, load_manifest
 from mmsr.bundle.terminal import run as run_app
 from mmsr.engine.bench.arrivals import poisson_arrivals_s
 from mmsr.engine.bench.machine import describe_environment
+from mmsr.training.model import SequentialRecommender
 from mmsr.v1 import catalogue_pb2 as pb
 from mmsr.v1 import recommender_pb2 as rpb
 from mmsr.v1.catalogue_pb2_grpc import CatalogueStub
@@ -95,9 +96,9 @@ def make_bundle(folder: Path, shape: Shape) -> Path:
     if (bundle / "manifest.json").is_file():
         return bundle
     shutil.rmtree(bundle, ignore_errors=True)
-    write_bundle(bundle, shape, ())
+    model = write_bundle(bundle, shape, ())
     manifest = load_manifest(bundle)
-    graphs, features = _item_side(bundle, shape)
+    graphs, features = _item_side(bundle, model)
     said = {"graphs": {**manifest.graphs, **graphs}, "features": features}
     ids = np.random.default_rng(shape.seed).standard_normal((shape.items + 1, shape.width))
     np.save(bundle / "tables/ids.npy", (0.02 * ids).astype(np.float32))
@@ -106,25 +107,12 @@ def make_bundle(folder: Path, shape: Shape) -> Path:
     return bundle
 
 
-def _item_side(bundle: Path, shape: Shape) -> tuple[dict[str, Any], dict[str, Any]]:
+def _item_side(bundle: Path, model: SequentialRecommender) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write item.onnx and a VGG-16 with random weights; return their entries in the manifest."""
-    import torch
-
     from mmsr.export.convert import convert_image_encoder, convert_item
-    from mmsr.training.config import ModelConfig
     from mmsr.training.features.config import FeaturesConfig
     from mmsr.training.features.image_encoder import load_image_encoder
-    from mmsr.training.model import SequentialRecommender
 
-    torch.manual_seed(shape.seed)
-    config = ModelConfig(
-        width=shape.width,
-        side_width=shape.width,
-        blocks=shape.blocks,
-        feedforward_width=2 * shape.width,
-        max_length=shape.length,
-    )
-    model = SequentialRecommender(config, 1, FEATURES).eval()
     encoder, spec = load_image_encoder(FeaturesConfig(image_encoder="vgg16", random_weights=True))
     graphs = {
         "item": convert_item(model, bundle / "item.onnx", folded=False),

@@ -8,10 +8,10 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mmsr.engine.batch_times import BatchTimes
-from mmsr.engine.compute import Compute
+from mmsr.engine.compute import Compute, outcome
 from mmsr.engine.errors import DeadlineTooShort, Overloaded, Unavailable
 
 Result = TypeVar("Result")
@@ -78,18 +78,7 @@ class Asides:
 
     async def piece(self, call: Callable[[], Result]) -> Result:
         """Compute; what `call` raises is raised here."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-
-        def done(result: Any, error: Exception | None) -> None:
-            if future.done():  # cancelled meanwhile
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self._compute.submit(call, done)
-        return await future
+        return await outcome(self._compute, call)
 
     async def drain(self) -> None:
         """Refuse what is new from now on; return when all else is done."""

@@ -22,6 +22,22 @@ class Compute(Protocol):
         """Queue `call`; hand its outcome to `done` on the event loop."""
 
 
+async def outcome(compute: Compute, call: Callable[[], Result]) -> Result:
+    """Run `call` by `compute` and wait for it; what it raises is raised here."""
+    future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def done(result: Result, error: Exception | None) -> None:
+        if future.done():  # cancelled meanwhile
+            return
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+
+    compute.submit(call, done)
+    return await future
+
+
 class ComputeThread:
     """A daemon thread: a computation that hangs does not keep the process from ending.
 
@@ -44,18 +60,7 @@ class ComputeThread:
 
     async def run(self, call: Callable[[], Result]) -> Result:
         """Run `call` in the thread and wait for it; what it raises is raised here."""
-        future: asyncio.Future[Result] = self._loop.create_future()
-
-        def done(result: Result, error: Exception | None) -> None:
-            if future.done():  # cancelled meanwhile
-                return
-            if error is None:
-                future.set_result(result)
-            else:
-                future.set_exception(error)
-
-        self.submit(call, done)
-        return await future
+        return await outcome(self, call)
 
     def close(self) -> None:
         """Let the thread end after what is queued; does not wait for it."""

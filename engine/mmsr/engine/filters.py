@@ -85,13 +85,14 @@ class RowFilters:
             rows = self.candidates(request).tolist()
             return self._ranked([row for row in rows if row not in barred], request.k)
         kept: list[int] = []
+        written_rows = self._written.copy()  # another thread may be writing
         for begin in range(0, len(self._by_popularity_C), BLOCK):
             rows_b = self._by_popularity_C[begin : begin + BLOCK]
             found = rows_b[self.passing(request, rows_b)].tolist()
-            kept += [r for r in found if r not in barred and r not in self._written]
+            kept += [r for r in found if r not in barred and r not in written_rows]
             if len(kept) >= request.k:
                 break
-        written = np.array(sorted(self._written - barred), np.int64)
+        written = np.array(sorted(written_rows - barred), np.int64)
         written = written[self.passing(request, written)]
         return self._ranked([*kept[: request.k], *written.tolist()], request.k)
 

@@ -1,14 +1,11 @@
-"""The catalogue as a server needs it: ids to rows and back, and the popular items.
+"""The catalogue as a server needs it: ids to rows and back, and which rows are bound.
 
 Knows nothing of models or requests. Row 0 is padding, so a row is never 0.
 """
 
 # N items in the catalogue, C rows of the item tables (C > N: row 0 and the spare rows)
 
-from collections.abc import Collection, Iterable
-from itertools import islice
-
-import numpy as np
+from collections.abc import Iterable
 
 from mmsr.bundle.catalogue import Catalogue
 
@@ -21,8 +18,6 @@ class ItemIndex:
     def __init__(self, catalogue: Catalogue) -> None:
         self._ids = ["", *catalogue.item_ids]
         self._rows = catalogue.rows()
-        self._popular = popular_rows(catalogue)
-        self._popularity = [0.0, *catalogue.popularity.astype(np.float64).tolist()]
         self.version = 0  # changes of the live catalogue that are in it
 
     def __len__(self) -> int:
@@ -39,22 +34,6 @@ class ItemIndex:
     def ids_of(self, rows: Iterable[int]) -> list[str]:
         """Return the ids of rows that are items."""
         return list(map(self._ids.__getitem__, rows))
-
-    def most_popular(self, k: int, excluded: Collection[int]) -> tuple[list[int], list[float]]:
-        """Return the k most popular available rows that are not excluded, and their popularity.
-
-        Fewer come back only if fewer are left.
-        """
-        barred = frozenset(excluded)
-        rows = list(islice((row for row in self._popular if row not in barred), k))
-        return rows, list(map(self._popularity.__getitem__, rows))
-
-
-def popular_rows(catalogue: Catalogue) -> list[int]:
-    """Return the rows of the available items, the most popular first, ties by row."""
-    order = np.argsort(-catalogue.popularity, kind="stable")
-    rows: list[int] = (order[catalogue.available[order]] + 1).tolist()
-    return rows
 
 
 def bound_rows(last: int) -> int:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tiny_bundle import Shop, Twin
 
-from mmsr.bundle.catalogue import load_catalogue
+from mmsr.bundle.catalogue import Catalogue, load_catalogue
 from mmsr.engine.filters import RowFilters
 from mmsr.engine.model import CategoryFilter, RowAnswer, RowRequest, SequenceModel, open_model
 from mmsr.engine.plan import plan
@@ -16,6 +16,18 @@ from mmsr.engine.plan import plan
 SCORE_ATOL = 1e-4  # numpy and ONNX Runtime sum in other orders; measured below 1e-5
 ITEMS = 300  # of the tiny bundle
 NAMES = [f"kind-{n}" for n in range(7)] + [f"shade-{n}" for n in range(3)]
+
+
+WOOD = RowFilters(
+    Catalogue(
+        item_ids=["ash", "birch", "cedar", "dogwood"],
+        titles=[None] * 4,
+        categories=[[]] * 4,
+        available=np.array([True, True, False, True]),
+        popularity=np.array([5, 9, 20, 5]),
+    ),
+    capacity=64,
+)
 
 
 def eligible_rows(twin: Twin, filters: RowFilters, request: RowRequest) -> list[int]:
@@ -168,3 +180,11 @@ def test_a_written_row_is_filtered_as_it_was_written(shop: Shop) -> None:
     filters.remove_item(spare)
     filters.set_available(spare, True)  # comes too late
     assert filters.most_popular(request._replace(only_available=False)).rows == []
+
+
+def test_the_popular_items_are_available_ones_ties_in_table_order() -> None:
+    assert WOOD.most_popular(RowRequest([], [], 10)) == ([2, 1, 4], [9.0, 5.0, 5.0])
+
+
+def test_excluded_items_make_room_for_the_next_popular_ones() -> None:
+    assert WOOD.most_popular(RowRequest([], [2], 1)) == ([1], [5.0])

@@ -25,14 +25,6 @@ def test_rows_lead_back_to_their_ids() -> None:
     assert len(ITEMS) == 4
 
 
-def test_the_popular_items_are_available_ones_ties_in_table_order() -> None:
-    assert ITEMS.most_popular(10, []) == ([2, 1, 4], [9.0, 5.0, 5.0])
-
-
-def test_excluded_items_make_room_for_the_next_popular_ones() -> None:
-    assert ITEMS.most_popular(1, [2]) == ([1], [5.0])
-
-
 @settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 5000))
 def test_what_is_bound_holds_padding_and_all_items_in_whole_chunks(items: int) -> None:

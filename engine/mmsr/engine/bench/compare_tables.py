@@ -22,7 +22,7 @@ def print_comparison(console: Console, report: CompareReport) -> None:
     print_environment(console, report.environment)
     print_lines(console, [_side("A", report.a), _side("B", report.b)])
     for run in report.runs:
-        console.print(table(_title(run), HEADINGS, [_row(ratio) for ratio in run.ratios]))
+        console.print(table(_title(run), HEADINGS, [row(ratio) for ratio in run.ratios]))
     print_lines(console, _lines(report))
 
 
@@ -40,7 +40,8 @@ def _title(run: Compared) -> str:
     return f"{run.name} ({run.blocks_a} and {run.blocks_b} seconds)"
 
 
-def _row(ratio: Ratio) -> list[str]:
+def row(ratio: Ratio) -> list[str]:
+    """Return the cells of one ratio, on a terminal and on a page."""
     return [
         ratio.metric,
         short(ratio.a),

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmsr.bundle.files import atomic_path
 from mmsr.engine.bench.compare import CompareReport
-from mmsr.engine.bench.compare_tables import verdict
+from mmsr.engine.bench.compare_tables import row
 from mmsr.engine.bench.machine import Environment
 from mmsr.engine.bench.page.frame import page
 from mmsr.engine.bench.page.html import Html, facts, section, table, tag, tiles
@@ -121,17 +121,7 @@ def comparison_page(report: CompareReport) -> str:
             run.name,
             table(
                 ("", "A", "B", "B / A", "95 %", "verdict"),
-                [
-                    [
-                        ratio.metric,
-                        short(ratio.a),
-                        short(ratio.b),
-                        number(ratio.ratio, 3),
-                        bounds(ratio.bounds),
-                        verdict(ratio),
-                    ]
-                    for ratio in run.ratios
-                ],
+                [row(ratio) for ratio in run.ratios],
             ),
         )
         for run in report.runs
