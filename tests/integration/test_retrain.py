@@ -121,6 +121,18 @@ def test_what_was_reused_passes_the_gate_and_is_published(nights: Nights, tmp_pa
     assert repository.resolve("stable").name == bundle_id == load_manifest(nights.reused).bundle_id
 
 
+def test_a_recipe_that_recommends_again_says_so_to_the_server(
+    nights: Nights, tmp_path: Path
+) -> None:
+    recipe = nights.second.info.recipe
+    assert load_manifest(nights.reused).exclude_seen is recipe.serving.exclude_seen is True
+    again = replace(recipe, serving=replace(recipe.serving, exclude_seen=False))
+    run = replace(nights.second, info=replace(nights.second.info, recipe=again))
+    write_bundle(run, tmp_path, "real", nights.repository, quiet())
+    assert load_manifest(tmp_path).exclude_seen is False
+    assert load_manifest(tmp_path).bundle_id != load_manifest(nights.reused).bundle_id
+
+
 def swapped(template: Template) -> Template:
     """Return the template with two square matrices of the same size mistaken for each other."""
     dims = {t.name: tuple(t.dims) for t in template.graph.graph.initializer}

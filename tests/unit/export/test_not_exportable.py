@@ -28,6 +28,7 @@ DIF_SR = {
     [
         (DIF_SR, '"dif-sr" is a baseline to compare with and cannot be exported'),
         ({"sources": ["id", "text"], "shuffle": ["text"]}, "is a control, trained on wrongly"),
+        ({"sources": ["id", "text"], "noise": ["text"]}, "is a control, trained on noise"),
     ],
 )
 def test_baselines_and_controls_are_refused_and_nothing_is_published(

@@ -1,4 +1,4 @@
-"""Content of a data set, and the control that joins it to the wrong items."""
+"""Content of a data set, and the controls: joined to the wrong items, or noise instead."""
 
 from pathlib import Path
 
@@ -20,9 +20,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_features(write_shop(tmp_path_factory.mktemp("shop") / "data"), "image", "text")
 
 
-def load(shop: Path, *shuffle: str) -> ItemContent:
+def load(shop: Path, *shuffle: str, noise: tuple[str, ...] = ()) -> ItemContent:
     dataset = open_dataset(shop)
-    return load_content(dataset, open_features(dataset), ModelConfig(shuffle=shuffle))
+    config = ModelConfig(shuffle=shuffle, noise=noise)
+    return load_content(dataset, open_features(dataset), config)
 
 
 @pytest.mark.parametrize("modality", ["image", "text", "category"])
@@ -55,6 +56,34 @@ def test_shuffling_is_the_same_every_time_and_differs_by_modality(shop: Path) ->
         same = both.features[modality][1][None] == right.features[modality]
         at[modality] = int(same.all(1).nonzero()[0])
     assert at["image"] != at["text"]
+
+
+@pytest.mark.parametrize("modality", ["image", "text", "category"])
+def test_noise_leaves_nothing_but_who_has_the_modality(shop: Path, modality: str) -> None:
+    right, noisy = load(shop), load(shop, noise=(modality,))
+    present = right.present[modality]
+    assert torch.equal(noisy.present[modality], present)
+    before, after = right.features[modality], noisy.features[modality]
+    assert before.shape == after.shape
+    assert before.dtype == after.dtype
+    assert torch.equal(before[~present], after[~present])
+    if modality == "category":  # as many as before, but others
+        assert torch.equal(before.sum(1), after.sum(1))
+        assert not torch.equal(before, after)
+    else:
+        assert not bool((before[present] == after[present]).any())
+        assert abs(float(after[present].mean())) < 0.1
+        assert abs(float(after[present].std()) - 1) < 0.1
+    assert torch.equal(after, load(shop, noise=(modality,)).features[modality])
+    for other in {"image", "text", "category"} - {modality}:
+        assert torch.equal(right.features[other], noisy.features[other])
+
+
+def test_a_modality_is_shuffled_or_noise_not_both() -> None:
+    with pytest.raises(MmsrError, match=r"shuffle and noise: both name \['text'\]"):
+        parse_recipe({"model": {"shuffle": ["text"], "noise": ["text", "image"]}}, "c.toml")
+    with pytest.raises(MmsrError, match=r"noise: \['image'\] not among"):
+        parse_recipe({"model": {"sources": ["id", "text"], "noise": ["image"]}}, "c.toml")
 
 
 def test_only_content_in_use_can_be_shuffled() -> None:

@@ -252,11 +252,21 @@ def test_a_run_trained_on_everything_is_not_tested() -> None:
 
 def test_cold_items_are_ranked_by_all_four() -> None:
     run = random_run(COLD)
-    found = evaluate_cold(run)
+    evaluated = evaluate_cold(run)
+    found = evaluated["metrics"]
+    assert evaluated["users"] == len(cold_users(run.split))
+    assert evaluated["items"] == len(run.split.cold_rows)
     assert list(found) == ["model", "content-kNN", "popularity", "chance"]
     scorer = model_scorer(run.model, run.model.table(run.content))
     for among, rank in cold_ranks(run.split, scorer, ITEMS).items():
         assert found["model"][among] == summarise(rank)
+    assert list(evaluated["model_above"]) == ["content-kNN", "popularity"]
+    for who, above in evaluated["model_above"].items():
+        for among, value in above.items():
+            difference = found["model"][among]["ndcg@10"] - found[who][among]["ndcg@10"]
+            assert value["mean"] == pytest.approx(difference, abs=1e-12)
+            assert value["low"] <= value["mean"] <= value["high"]
+        assert list(above) == ["masked", "cold"]
     # Nobody has bought a cold item: by popularity they stand in the order of their rows.
     targets = run.split.test.target_U[cold_users(run.split)]
     places = 1 + np.searchsorted(run.split.cold_rows, targets)
@@ -270,7 +280,9 @@ def test_cold_items_are_ranked_by_all_four() -> None:
 
 
 def test_cold_items_of_a_run_without_content_have_no_neighbours() -> None:
-    assert list(evaluate_cold(random_run(COLD, ("id",)))) == ["model", "popularity", "chance"]
+    found = evaluate_cold(random_run(COLD, ("id",)))
+    assert list(found["metrics"]) == ["model", "popularity", "chance"]
+    assert list(found["model_above"]) == ["popularity"]
 
 
 def test_a_run_without_cold_items_says_how_to_get_them() -> None:
@@ -282,11 +294,19 @@ def test_a_modality_missing_everywhere_is_a_model_without_it() -> None:
     run = random_run(SplitConfig())
     found = evaluate_missing(run, {"text": [0.5, 1.0]})
     bare = replace(run.content, present={"text": torch.zeros(ITEMS + 1, dtype=torch.bool)})
-    ranks = model_ranks(run.model, bare, run.split, "test")
-    assert found["ndcg@10"]["text"]["1"] == summarise(ranks["masked"])["ndcg@10"]
-    whole = model_ranks(run.model, run.content, run.split, "test")
-    assert found["whole"] == summarise(whole["masked"])["ndcg@10"] != found["ndcg@10"]["text"]["1"]
+    half, none = found["cases"]
+    assert [(c["modality"], c["share"]) for c in found["cases"]] == [("text", 0.5), ("text", 1.0)]
+    for part in PARTS:
+        ranks = model_ranks(run.model, bare, run.split, part)
+        assert none[part] == summarise(ranks["masked"])["ndcg@10"]
+        whole = model_ranks(run.model, run.content, run.split, part)
+        assert found["whole"][part] == summarise(whole["masked"])["ndcg@10"]
+    assert len({none["test"], half["test"], found["whole"]["test"]}) == 3
+    lost = none["to_whole"]
+    assert lost["mean"] == pytest.approx(none["test"] - found["whole"]["test"], abs=1e-12)
+    assert lost["low"] <= lost["mean"] <= lost["high"]
     assert "against" not in found
+    assert "gain_kept" not in half
 
 
 def test_what_is_taken_away_is_a_share_of_what_is_there() -> None:
@@ -303,10 +323,15 @@ def test_what_is_taken_away_is_a_share_of_what_is_there() -> None:
 def test_the_gain_kept_is_measured_against_a_run_without_it() -> None:
     run, ids = random_run(SplitConfig()), random_run(SplitConfig(), ("id",))
     found = evaluate_missing(run, {"text": [0.5]}, ids)
-    without = summarise(model_ranks(ids.model, ids.content, ids.split, "test")["masked"])
-    assert found["against"] == without["ndcg@10"]
-    kept = gain_kept(found["ndcg@10"]["text"]["0.5"], found["whole"], found["against"])
-    assert found["gain_kept"]["text"]["0.5"] == kept
+    for part in PARTS:
+        without = summarise(model_ranks(ids.model, ids.content, ids.split, part)["masked"])
+        assert found["against"][part] == without["ndcg@10"]
+    (half,) = found["cases"]
+    ends = (found["whole"]["test"], found["against"]["test"])
+    assert half["gain_kept"] == gain_kept(half["test"], *ends)
+    past = half["past_half"]
+    assert past["mean"] == pytest.approx(half["test"] - sum(ends) / 2, abs=1e-12)
+    assert past["low"] <= past["mean"] <= past["high"]
     assert gain_kept(0.5, whole=0.6, without=0.2) == pytest.approx(0.75)
     assert gain_kept(0.5, whole=0.2, without=0.2) is None
 

@@ -50,21 +50,30 @@ def run_evaluate(*arguments: str | Path) -> str:
     return done.output
 
 
+def spread(value: dict[str, float]) -> str:
+    return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+
+
 def test_all_of_it_is_printed_and_kept(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run, ids = make_run(COLD), make_run(COLD, ("id",))
     output = run_evaluate(
         run, "--cold", "--missing", "text=0.5,1", "--against", ids, "--json", tmp_path / "m.json"
     )
     found = json.loads((run / "evaluation.json").read_text())
-    assert found["metrics"] == json.loads((tmp_path / "m.json").read_text())
+    assert found == json.loads((tmp_path / "m.json").read_text())
     assert f"{found['metrics']['test.masked.ndcg@10']:.4f}" in output
     assert f"{found['metrics']['test.masked.coverage@10']:.1%} of the items" in output
     assert f"{found['cold']['items']} cold items, {found['cold']['users']} users" in output
     for who in ("model", "content-kNN", "popularity", "chance"):
         assert f"{found['cold']['metrics'][who]['cold']['ndcg@10']:.4f}" in output, who
-    for share in ("0.5", "1"):
-        assert f"{found['missing']['ndcg@10']['text'][share]:.4f}" in output
-    assert f"{found['missing']['against']:.4f}" in output
+    for name, above in found["cold"]["model_above"].items():
+        assert f"model minus {name}, NDCG@10 [95 %]: {spread(above['masked'])}" in output
+        assert f"{spread(above['cold'])} among the cold" in output
+    for case in found["missing"]["cases"]:
+        assert f"{case['validation']:.4f}" in output
+        assert f"{case['test']:.4f}" in output
+        assert spread(case["to_whole"]) in output
+    assert f"{found['missing']['against']['test']:.4f}" in output
     shop = open_run(run)
     before = [shop.split.history(user, "test") for user in shop.split.evaluated()]
     targets = shop.split.test.target_U[shop.split.evaluated()]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from support.small_features import write_features
 from support.small_shop import shop_recipe, write_shop
 
+import mmsr.training.run as run_module
 from mmsr.bundle.errors import MmsrError
 from mmsr.training.checkpoint import Progress, checkpoint_folder, load_run_info
 from mmsr.training.config import Recipe, load_recipe
@@ -21,9 +22,10 @@ from mmsr.training.evaluate import model_ranks, popularity_ranks
 from mmsr.training.fit import Hooks, TrainingDivergedError
 from mmsr.training.fit_cli import fit as fit_command
 from mmsr.training.items import ModalityEncoder
+from mmsr.training.measure import MEASURED
 from mmsr.training.metrics import summarise
 from mmsr.training.plan import Padding
-from mmsr.training.run import open_run, start_run
+from mmsr.training.run import commits, open_run, start_run
 from mmsr.training.split import leave_one_out
 
 QUIET = Hooks(step=lambda done, steps, loss: None, epoch=lambda line: None)
@@ -326,6 +328,43 @@ def test_a_run_remembers_what_it_was_made_with(recipe: Recipe, shop: Path, tmp_p
     assert info.features["image"]["encoder"] == "made up"
     assert info.provenance["versions"]["torch"] == torch.__version__.partition("+")[0]
     shutil.rmtree(tmp_path / "run")
+
+
+def test_a_resumed_run_remembers_every_commit_that_it_was_trained_at(
+    recipe: Recipe, shop: Path, short: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(short, run)
+    first = load_run_info(run).provenance
+    for epochs, commit in ((2, "bbbbbbb"), (3, "bbbbbbb"), (4, "ccccccc")):
+        now = {**first, "commit": commit}
+        now.pop(MEASURED)
+        monkeypatch.setattr(run_module, "provenance", lambda now=now: now)
+        fit(longer(recipe, epochs), shop, run, resume=True)
+    found = load_run_info(run).provenance
+    assert [(e["commit"], e["last_epoch"]) for e in found["earlier"]] == [
+        (first["commit"], 1),
+        ("bbbbbbb", 3),
+    ]
+    assert found["commit"] == "ccccccc"
+    assert commits(found) == f"{first['commit']}, bbbbbbb, ccccccc"
+    assert found[MEASURED]["sequences_per_s"] > 0
+
+
+def test_a_gradient_longer_than_the_limit_is_cut_to_it(
+    recipe: Recipe, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradient(clip_norm: float, out: Path) -> torch.Tensor:
+        limited = replace(recipe, fit=replace(recipe.fit, clip_norm=clip_norm))
+        trainer = start_run(limited, shop, out, resume=False)
+        monkeypatch.setattr(trainer.optimizer, "step", lambda: None)
+        trainer._step(next(trainer._plans()))
+        parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+        return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+    whole, cut = gradient(1e9, tmp_path / "whole"), gradient(0.01, tmp_path / "cut")
+    assert float(whole.norm()) > 0.02
+    torch.testing.assert_close(cut, whole * (0.01 / whole.norm()), rtol=1e-3, atol=1e-9)
 
 
 def test_a_shop_that_recommends_again_selects_by_the_ranking_that_it_serves(

@@ -228,6 +228,19 @@ def test_content_in_outputs_and_values_are_switches() -> None:
     torch.testing.assert_close(rows.inputs_nW[:, :16], rows.outputs_nD)
 
 
+@pytest.mark.parametrize("in_values", [True, False])
+def test_content_in_one_of_outputs_and_values_leaves_the_other_bare(in_values: bool) -> None:
+    config = replace(CONFIG, content_in_values=in_values, content_in_outputs=not in_values)
+    model = make_model(config)
+    rows = model.table(make_content(config))
+    ids_nD = model.item_encoder.ids.weight
+    projected_nD = sum(model.item_encoder.content[m](x) for m, x in rows.sides.items())
+    inputs_nD = rows.inputs_nW[:, :16]
+    bare, with_content = (rows.outputs_nD, inputs_nD) if in_values else (inputs_nD, rows.outputs_nD)
+    assert torch.equal(bare, ids_nD)
+    torch.testing.assert_close(with_content, ids_nD + projected_nD)
+
+
 def test_without_the_id_source_every_id_vector_is_zero_and_stays_so() -> None:
     config = replace(CONFIG, sources=("position", "image", "text", "category"))
     torch.manual_seed(0)
@@ -304,6 +317,22 @@ def test_ids_and_modalities_are_dropped_in_training_only() -> None:
     model.train()
     shares = [dropped(model.table(content)) for _ in range(50)]
     assert abs(sum(shares) / 50 - 0.5) < 0.05
+
+
+def test_a_modality_has_its_own_dropout_or_that_of_all() -> None:
+    config = replace(CONFIG, modality_dropout=0.0, text_dropout=0.5, dropout=0.0)
+    model = make_model(config).train()
+    made = make_content(config)
+    everything = {m: torch.ones_like(p) for m, p in made.present.items()}
+    content = ItemContent(features=made.features, present=everything)
+    for modality, low, high in (("text", 0.2, 0.8), ("image", 0.0, 0.0), ("category", 0.0, 0.0)):
+        encoder = model.item_encoder.modalities[modality]
+        assert isinstance(encoder, ModalityEncoder)
+        sides = [model.table(content).sides[modality] for _ in range(20)]
+        missing = [float((side == encoder.missing_S).all(1).float().mean()) for side in sides]
+        assert low <= sum(missing) / 20 <= high, modality
+    assert replace(config, modality_dropout=0.3).missing_chance("image") == 0.3
+    assert replace(config, modality_dropout=0.3, text_dropout=0.0).missing_chance("text") == 0.0
 
 
 def test_an_item_with_unknown_id_has_the_id_vector_of_row_zero() -> None:

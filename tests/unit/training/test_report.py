@@ -170,12 +170,21 @@ def test_data_that_were_prepared_anew_are_not_taken_for_the_runs(tmp_path: Path)
 
 def test_cold_items_and_missing_modalities_are_tables(tmp_path: Path) -> None:
     ranked = {"recall@10": 0.1234, "ndcg@10": 0.0567, "mrr@10": 0.0321}
-    cold = {"users": 77, "items": 1210, "metrics": {"model": {"masked": ranked, "cold": ranked}}}
+    spread = {"mean": -0.0021, "low": -0.0034, "high": -0.0009}
+    cold = {
+        "users": 77,
+        "items": 1210,
+        "metrics": {"model": {"masked": ranked, "cold": ranked}},
+        "model_above": {"content-kNN": {"masked": spread, "cold": {**spread, "mean": 0.0042}}},
+    }
+    case = {"modality": "text", "to_whole": spread, "validation": 0.0641}
     missing = {
-        "whole": 0.0561,
-        "ndcg@10": {"text": {"0.5": 0.0541, "1": 0.0477}},
-        "against": 0.0481,
-        "gain_kept": {"text": {"0.5": 0.75, "1": None}},
+        "whole": {"validation": 0.0661, "test": 0.0561},
+        "cases": [
+            {**case, "share": 0.5, "test": 0.0541, "gain_kept": 0.75},
+            {**case, "share": 1.0, "test": 0.0477, "gain_kept": None},
+        ],
+        "against": {"validation": 0.0581, "test": 0.0481},
     }
     final = {"run": "/somewhere/best-run", "checkpoint": "epoch-0007"}
     above = {"ndcg@10": 0.0381, "low": 0.0347, "high": 0.0415}
@@ -185,6 +194,9 @@ def test_cold_items_and_missing_modalities_are_tables(tmp_path: Path) -> None:
     assert_loads_nothing(page)
     text = Page(page).text
     for expected in ("1,210 of them, 77 users", "0.1234", "0.0541", "75%", "0.0481", "50%"):
+        assert expected in text
+    lost = "-0.0021 [-0.0034, -0.0009]"
+    for expected in (f"content-kNN, NDCG@10 [95%]: {lost} among all", "0.0641", lost, "+0.0042 ["):
         assert expected in text
     assert "metrics are those of best-run" in text
     assert "+0.0381, 95% interval +0.0347 to +0.0415" in text

@@ -27,14 +27,15 @@ def build_model(
 
 
 def require_exportable(config: ModelConfig) -> None:
-    """Raise `NotExportableError` for a baseline and for a control with shuffled content."""
+    """Raise `NotExportableError` for a baseline and for a control without true content."""
     if config.architecture != "mmsr":
         raise NotExportableError(
             f'a run with [model] architecture = "{config.architecture}" is a baseline to compare '
             'with and cannot be exported; export a run with architecture = "mmsr"'
         )
-    if config.shuffle:
-        raise NotExportableError(
-            f"a run with [model] shuffle = {list(config.shuffle)} is a control, trained on wrongly "
-            "joined content, and cannot be exported; train without shuffle"
-        )
+    for name, done in (("shuffle", "wrongly joined content"), ("noise", "noise for content")):
+        if modalities := list(getattr(config, name)):
+            raise NotExportableError(
+                f"a run with [model] {name} = {modalities} is a control, trained on {done}, and "
+                f"cannot be exported; train without {name}"
+            )

@@ -5,7 +5,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from statistics import fmean, median
+from statistics import median
 
 import numpy as np
 
@@ -32,14 +32,14 @@ from mmsr.training.evaluate import Ranks, popularity_ranks, rank_held_out
 from mmsr.training.features.store import open_features
 from mmsr.training.machine import describe_machine
 from mmsr.training.metrics import per_user_ndcg, summarise
-from mmsr.training.run import provenance
+from mmsr.training.run import commits, provenance
 from mmsr.training.split import Split, make_split
 from mmsr.training.statistics import (
     LEVEL,
     Floats,
     average_over_seeds,
     mean_and_deviation,
-    paired_interval,
+    paired_difference,
 )
 
 BOOTSTRAP_SEED = 0
@@ -137,7 +137,7 @@ def _seed_run(run: FinishedRun) -> SeedRun:
         validation_ndcg=run.progress.best_ndcg,
         seconds_per_epoch=median(line["train_s"] for line in log),
         test_evaluations=run.tested.evaluations,
-        commit=run.info.provenance["commit"],
+        commit=commits(run.info.provenance),
         log=tuple(log),
         metrics=_metrics(run.tested.ranks),
     )
@@ -182,8 +182,7 @@ def _with_differences(contender: Contender, reference: Contender | None) -> Resu
 
 def _difference(metric: str, ours: Contender, theirs: Contender) -> Difference:
     a_U, b_U = (_per_user(metric, contender) for contender in (ours, theirs))
-    low, high = paired_interval(a_U, b_U, BOOTSTRAP_SEED)
-    return Difference(mean=fmean(a_U - b_U), low=low, high=high)
+    return Difference(**paired_difference(a_U, b_U, BOOTSTRAP_SEED))
 
 
 def _per_user(metric: str, contender: Contender) -> Floats:

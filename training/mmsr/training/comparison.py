@@ -30,7 +30,7 @@ class SeedRun:
     validation_ndcg: float  # NDCG@10 of the best epoch, history masked
     seconds_per_epoch: float  # median, of the training alone
     test_evaluations: int  # 1, unless the run was lengthened after its test
-    commit: str | None  # that it was trained at
+    commit: str | None  # that it was trained at; of a resumed run several, with commas
     log: tuple[dict[str, float], ...]  # one line an epoch, as in the run's log.csv
     metrics: dict[str, float]
 

@@ -41,7 +41,8 @@ class ModelConfig:
 
     architecture: str = "mmsr"  # dif-sr is a baseline to compare with, not to serve
     sources: tuple[str, ...] = SOURCES
-    shuffle: tuple[str, ...] = ()  # modalities joined to the wrong items: a control, as noise is
+    shuffle: tuple[str, ...] = ()  # control: modalities joined to the wrong items
+    noise: tuple[str, ...] = ()  # control: modalities whose features are noise
     width: int = 64  # D, of the running state and of the output vectors
     side_width: int = 64  # of the queries and keys of every source but the id
     blocks: int = 2
@@ -58,6 +59,9 @@ class ModelConfig:
     dropout: float = 0.2
     attention_dropout: float = 0.2
     modality_dropout: float = 0.1  # chance that an item lacks a modality for one step
+    image_dropout: float | None = None  # the same of one modality; None: modality_dropout
+    text_dropout: float | None = None
+    category_dropout: float | None = None
     id_dropout: float = 0.1  # chance that an item is unknown by id for one step
     unknown_id_scale: float = 1.0  # of that unknown-id vector for new items; less ranks them higher
 
@@ -73,12 +77,7 @@ class ModelConfig:
         _require_choice("[model] architecture", self.architecture, ARCHITECTURES)
         if self.architecture == "dif-sr":
             self._check_dif_sr()
-        absent = [m for m in self.shuffle if m not in self.modalities]
-        _require(
-            not absent,
-            f"[model] shuffle: {absent} not among the content sources in use; "
-            f"expected some of: {', '.join(self.modalities) or 'none, as there are none'}",
-        )
+        self._check_controls()
         _require_choice("[model] fusion", self.fusion, FUSIONS)
         _require_choice("[model] score", self.score, SCORES)
         _require(
@@ -97,14 +96,29 @@ class ModelConfig:
         _require(
             self.max_length >= 4, f"[model] max_length = {self.max_length}; expected 4 or more"
         )
-        for name in ("dropout", "attention_dropout", "modality_dropout", "id_dropout"):
+        modality_dropouts = ("modality_dropout", *(f"{m}_dropout" for m in MODALITIES))
+        for name in ("dropout", "attention_dropout", "id_dropout", *modality_dropouts):
             value = getattr(self, name)
-            _require(0 <= value < 1, f"[model] {name} = {value}; expected 0 <= {name} < 1")
+            _require(
+                value is None or 0 <= value < 1,
+                f"[model] {name} = {value}; expected 0 <= {name} < 1",
+            )
         _require(
             0 <= self.unknown_id_scale <= 1,
             f"[model] unknown_id_scale = {self.unknown_id_scale}; expected from 0 (a new item is "
             "its content alone) to 1 (as trained)",
         )
+
+    def _check_controls(self) -> None:
+        for name in ("shuffle", "noise"):
+            absent = [m for m in getattr(self, name) if m not in self.modalities]
+            _require(
+                not absent,
+                f"[model] {name}: {absent} not among the content sources in use; "
+                f"expected some of: {', '.join(self.modalities) or 'none, as there are none'}",
+            )
+        both = sorted(set(self.shuffle) & set(self.noise))
+        _require(not both, f"[model] shuffle and noise: both name {both}; leave one out")
 
     def _check_dif_sr(self) -> None:
         wanted: dict[str, Any] = {
@@ -113,6 +127,8 @@ class ModelConfig:
             **dict.fromkeys(("modality_dropout", "id_dropout"), 0.0),
             "score": "dot",
         }
+        own = (f"{m}_dropout" for m in MODALITIES)
+        wanted |= {name: 0.0 for name in own if getattr(self, name) is not None}
         wrong = [name for name, value in wanted.items() if getattr(self, name) != value]
         changes = ", ".join(f"{name} = {json.dumps(wanted[name])}" for name in wrong)
         _require(not wrong, f'[model] architecture = "dif-sr" goes with {changes}')
@@ -120,6 +136,11 @@ class ModelConfig:
 
     def _content_everywhere(self) -> bool:
         return bool(self.modalities) and self.content_in_values and self.content_in_outputs
+
+    def missing_chance(self, modality: str) -> float:
+        """Return the chance that an item lacks a modality for one step of training."""
+        own: float | None = getattr(self, f"{modality}_dropout")
+        return self.modality_dropout if own is None else own
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -317,13 +338,13 @@ def _section(kind: Any, table: Mapping[str, Any], where: str, name: str) -> Any:
 
 
 def _coerce(value: Any, expected: Any, where: str) -> Any:
+    for kind in (int, float, str):
+        if expected == kind | None:
+            expected = kind if value is not None else type(None)
     if expected is float and type(value) is int:
         return float(value)
     if expected == tuple[str, ...] and isinstance(value, list):
         return tuple(_coerce(v, str, where) for v in value)
-    for kind in (int, str):
-        if expected == kind | None:
-            expected = kind if value is not None else type(None)
     matches = type(value) is expected or (expected == tuple[str, ...] and type(value) is tuple)
     name = getattr(expected, "__name__", str(expected))
     _require(matches, f"{where} = {value!r}; expected a value of type {name}")

@@ -12,13 +12,14 @@ from mmsr.training.dataset import Dataset
 from mmsr.training.features.store import Features, ModalityFeatures
 from mmsr.training.items import ItemContent, category_multi_hot
 
-SHUFFLE_SEED = 0  # the same wrong items whatever the seed of the training
+CONTROL_SEED = 0  # the same wrong items and the same noise whatever the seed of the training
 
 
 def load_content(dataset: Dataset, features: Features, config: ModelConfig) -> ItemContent:
     """Return the content of rows 0..N; row 0 (padding) has none of anything.
 
-    The modalities of `config.shuffle` are joined to the wrong items.
+    The modalities of `config.shuffle` are joined to the wrong items, those of `config.noise` drawn
+    at random.
     """
     values: dict[str, Tensor] = {}
     present: dict[str, Tensor] = {}
@@ -32,6 +33,8 @@ def load_content(dataset: Dataset, features: Features, config: ModelConfig) -> I
             )
     for modality in config.shuffle:
         values[modality] = _join_wrongly(values[modality], present[modality], modality)
+    for modality in config.noise:
+        values[modality] = _noise(values[modality], present[modality], modality)
     return ItemContent(features=values, present=present)
 
 
@@ -65,11 +68,24 @@ def _join_wrongly(values_NF: Tensor, present_N: Tensor, modality: str) -> Tensor
     No item keeps its own (unless it is the only one), and none comes by or loses the modality, so
     that a model can learn from presence and from the set of features, and only not from the join.
     """
-    random = np.random.default_rng([SHUFFLE_SEED, *modality.encode()])
+    random = np.random.default_rng([CONTROL_SEED, *modality.encode()])
     ring_n = torch.from_numpy(random.permutation(np.flatnonzero(present_N.numpy())))
     shuffled_NF = values_NF.clone()
     shuffled_NF[ring_n] = values_NF[ring_n.roll(1)]
     return shuffled_NF
+
+
+def _noise(values_NF: Tensor, present_N: Tensor, modality: str) -> Tensor:
+    """Return features that say nothing of any item: who has the modality is all that is left.
+
+    Normal noise for image and text; for categories as many as the item has, any of them alike.
+    """
+    random = np.random.default_rng([CONTROL_SEED, *modality.encode()])
+    noise_NF = torch.from_numpy(random.standard_normal(values_NF.shape, np.float32))
+    if modality == "category":
+        place_NF = noise_NF.argsort(1).argsort(1)  # a random order of the categories, per item
+        noise_NF = (place_NF < values_NF.sum(1, keepdim=True)).float()
+    return torch.where(present_N[:, None], noise_NF, values_NF)
 
 
 def _with_padding(found: ModalityFeatures | None, items: int) -> tuple[Tensor, Tensor]:

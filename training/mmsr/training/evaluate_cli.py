@@ -30,10 +30,11 @@ def evaluate(
         typer.Option(help="take a modality from a share of the items, such as text=0.5,1.0"),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="ids-only run: what --missing keeps of the gain over it")
+        Path | None,
+        typer.Option(help="run without it: what --missing keeps of the gain over that"),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="write the metrics there too")
+        Path | None, typer.Option("--json", help="write all of it there too")
     ] = None,
 ) -> None:
     """Rank every held-out item among the whole catalogue: Recall, NDCG and MRR at 5, 10, 20.
@@ -42,7 +43,7 @@ def evaluate(
     """
     from mmsr.bundle.files import write_json
     from mmsr.training.allocator import keep_freed_memory
-    from mmsr.training.cold import cold_users, evaluate_cold
+    from mmsr.training.cold import evaluate_cold
     from mmsr.training.evaluation import evaluate_run, save_evaluation
     from mmsr.training.missing import evaluate_missing
     from mmsr.training.run import open_run
@@ -55,17 +56,13 @@ def evaluate(
     with console.status("ranking"):
         found = evaluate_run(trained)
         if cold:
-            found["cold"] = {
-                "users": len(cold_users(trained.split)),
-                "items": len(trained.split.cold_rows),
-                "metrics": evaluate_cold(trained),
-            }
+            found["cold"] = evaluate_cold(trained)
         if shares:
             other = None if against is None else open_run(against, data)
             found["missing"] = evaluate_missing(trained, shares, other)
     save_evaluation(run, found)
     if json_file is not None:
-        write_json(json_file, found["metrics"])
+        write_json(json_file, found)
     _print_metrics(found, trained.info.items)
     if cold:
         _print_cold(found["cold"])
@@ -142,6 +139,14 @@ def _print_cold(found: dict[str, Any]) -> None:
         table.add_row(who, *(f"{metrics[among][name]:.4f}" for among, _, name in shown))
     out = Console()
     out.print(table)
+    for who, above in found["model_above"].items():
+        out.print(
+            f"model minus {who}, NDCG@10 [95 %]: {_spread(above['masked'])} among all, "
+            f"{_spread(above['cold'])} among the cold",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
     out.print(
         "ranked among all items (history masked) and among the cold ones; popularity: nobody has "
         "bought a cold item, so they come last, in the order of their rows",
@@ -150,18 +155,26 @@ def _print_cold(found: dict[str, Any]) -> None:
 
 
 def _print_missing(found: dict[str, Any]) -> None:
-    kept: dict[str, dict[str, float | None]] = found.get("gain_kept", {})
-    table = _table(
-        "\nitems lack a modality", "missing", ["NDCG@10", *(["gain kept"] if kept else [])]
-    )
-    table.add_row("nothing", f"{found['whole']:.4f}", *(["100 %"] if kept else []))
-    for modality, shares in found["ndcg@10"].items():
-        for share, ndcg in shares.items():
-            cells = [_percent(kept[modality][share])] if kept else []
-            table.add_row(f"{modality} {float(share):.0%}", f"{ndcg:.4f}", *cells)
-    if kept:
-        table.add_row("(--against)", f"{found['against']:.4f}", "0 %")
+    against: dict[str, float] | None = found.get("against")
+    gain = [] if against is None else ["gain kept"]
+    columns = ["validation", "test", "test minus whole [95 %]", *gain]
+    table = _table("\nNDCG@10, history masked, items lacking a modality", "missing", columns)
+    table.add_row("nothing", *_both(found["whole"]), "–", *("100 %" for _ in gain))
+    for case in found["cases"]:
+        name = f"{case['modality']} {case['share']:.0%}"
+        kept = [_percent(case["gain_kept"]) for _ in gain]
+        table.add_row(name, *_both(case), _spread(case["to_whole"]), *kept)
+    if against is not None:
+        table.add_row("(--against)", *_both(against), "", "0 %")
     Console().print(table)
+
+
+def _both(values: dict[str, float]) -> list[str]:
+    return [f"{values[part]:.4f}" for part in ("validation", "test")]
+
+
+def _spread(difference: dict[str, float]) -> str:
+    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**difference)
 
 
 def _percent(share: float | None) -> str:

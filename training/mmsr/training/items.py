@@ -174,7 +174,7 @@ class ItemEncoder(nn.Module):
             id_nD, content = self.ids(rows_n), content.rows(rows_n)
         if self.training:
             id_nD = self._drop_ids(id_nD)
-            present = {m: self._drop_modality(p) for m, p in content.present.items()}
+            present = {m: self._drop_modality(m, p) for m, p in content.present.items()}
             content = replace(content, present=present)
         rows: ItemRows = self(id_nD, content)
         return rows
@@ -185,11 +185,11 @@ class ItemEncoder(nn.Module):
         drop_n = torch.rand(len(id_nD), 1, device=id_nD.device) < self.config.id_dropout
         return torch.where(drop_n, self.ids.weight[:1], id_nD)
 
-    def _drop_modality(self, present_n: Tensor) -> Tensor:
-        if self.config.modality_dropout == 0:
+    def _drop_modality(self, modality: str, present_n: Tensor) -> Tensor:
+        chance = self.config.missing_chance(modality)
+        if chance == 0:
             return present_n
-        keep_n = torch.rand(len(present_n), device=present_n.device) >= self.config.modality_dropout
-        return present_n & keep_n
+        return present_n & (torch.rand(len(present_n), device=present_n.device) >= chance)
 
 
 def with_category_lists(content: ItemContent) -> ItemContent:

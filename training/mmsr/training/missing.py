@@ -1,9 +1,12 @@
-"""What is lost when items lack a modality at test time that they had in training."""
+"""What is lost when items lack a modality at test time that they had in training.
 
-# N items
+All values are NDCG@10, the user's history left out of the ranking.
+"""
+
+# N items, E evaluated users
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,24 @@ from mmsr.training.evaluate import model_ranks
 from mmsr.training.items import ItemContent
 from mmsr.training.metrics import per_user_ndcg
 from mmsr.training.run import TrainedRun
+from mmsr.training.split import Part
+from mmsr.training.statistics import Floats, paired_difference
 
 SEED = 0
 CUTOFF = 10
+PARTS: tuple[Part, ...] = ("validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A modality, and the share of the items having it that lose it."""
+
+    modality: str
+    share: float  # above 0, up to 1
+
+    def __str__(self) -> str:
+        """Return for example "text 50%"."""
+        return f"{self.modality} {self.share:.0%}"
 
 
 def take_away(content: ItemContent, modality: str, share: float) -> ItemContent:
@@ -35,30 +53,51 @@ def take_away(content: ItemContent, modality: str, share: float) -> ItemContent:
 def evaluate_missing(
     run: TrainedRun, shares: Mapping[str, list[float]], against: TrainedRun | None = None
 ) -> dict[str, Any]:
-    """Return the test's NDCG@10 (history masked), whole and per modality and share missing.
+    """Return `whole` and, per modality and share, `cases`, by validation and test.
 
-    With an ids-only run of the same data and split, also what is kept of the gain over it; None
-    where there is none.
+    With `against`, a run of the same data and split that does without the modality, also its values
+    and what is kept of the gain over it. Choose by validation; the test's intervals are paired ones
+    of the users.
     """
     _require_read(run, shares)
     if against is not None:
         _require_comparable(run, against)
-    whole = _ndcg(run, run.content)
-    ndcg = {
-        modality: {
-            f"{share:g}": _ndcg(run, take_away(run.content, modality, share)) for share in asked
-        }
-        for modality, asked in shares.items()
-    }
-    found = {"whole": whole, f"ndcg@{CUTOFF}": ndcg}
-    if against is None:
+    lacks = [Lack(modality=m, share=share) for m, asked in shares.items() for share in asked]
+    whole = {part: user_ndcg(run, part) for part in PARTS}
+    without = None if against is None else {part: user_ndcg(against, part) for part in PARTS}
+    cases = []
+    for lack in lacks:
+        values = {part: user_ndcg(run, part, lack) for part in PARTS}
+        test_E = None if without is None else without["test"]
+        cases.append(
+            {"modality": lack.modality, "share": lack.share, **_means(values)}
+            | compared(values["test"], whole["test"], test_E)
+        )
+    found: dict[str, Any] = {"whole": _means(whole), "cases": cases}
+    return found if without is None else {**found, "against": _means(without)}
+
+
+def user_ndcg(run: TrainedRun, part: Part, lack: Lack | None = None) -> Floats:
+    """Return the NDCG@10 of every evaluated user [E], with all content or without some."""
+    content = run.content
+    if lack is not None:
+        content = take_away(content, lack.modality, lack.share)
+    return per_user_ndcg(model_ranks(run.model, content, run.split, part)["masked"], CUTOFF)
+
+
+def compared(case_E: Floats, whole_E: Floats, without_E: Floats | None) -> dict[str, Any]:
+    """Return `to_whole` and, beside a model without the modality, what is kept of the gain.
+
+    `to_whole` and `past_half` are mean differences with their 95 % intervals: to the model that
+    lacks nothing, and to the middle between that and the one without. Above 0, `past_half` says
+    that more than half of the gain is kept.
+    """
+    found: dict[str, Any] = {"to_whole": paired_difference(case_E, whole_E)}
+    if without_E is None:
         return found
-    without = _ndcg(against, against.content)
-    kept = {
-        modality: {share: gain_kept(value, whole, without) for share, value in by_share.items()}
-        for modality, by_share in ndcg.items()
-    }
-    return {**found, "against": without, "gain_kept": kept}
+    kept = gain_kept(float(case_E.mean()), float(whole_E.mean()), float(without_E.mean()))
+    middle_E = (whole_E + without_E) / 2
+    return {**found, "gain_kept": kept, "past_half": paired_difference(case_E, middle_E)}
 
 
 def gain_kept(ndcg: float, whole: float, without: float) -> float | None:
@@ -66,9 +105,8 @@ def gain_kept(ndcg: float, whole: float, without: float) -> float | None:
     return (ndcg - without) / (whole - without) if whole > without else None
 
 
-def _ndcg(run: TrainedRun, content: ItemContent) -> float:
-    found = model_ranks(run.model, content, run.split, "test")
-    return float(per_user_ndcg(found["masked"], CUTOFF).mean())
+def _means(values: Mapping[Part, Floats]) -> dict[str, float]:
+    return {part: float(value_E.mean()) for part, value_E in values.items()}
 
 
 def _require_read(run: TrainedRun, modalities: Iterable[str]) -> None:

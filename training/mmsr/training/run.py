@@ -14,6 +14,7 @@ from mmsr.training.checkpoint import (
     RunError,
     RunInfo,
     checkpoint_folder,
+    load_progress,
     load_run_info,
     load_tensors,
     load_weights,
@@ -36,6 +37,8 @@ from mmsr.training.training_state import restore
 from mmsr.training.untrained import forget_untrained
 from mmsr.training.warm_start import source_of, warm_start
 from mmsr.training.whole_split import nothing_held_out
+
+EARLIER = "earlier"  # in a run's provenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +130,23 @@ def _continued(before: RunInfo, now: RunInfo, out: Path, init_from: Path | None)
     at_start = not (out / "checkpoint.json").exists()
     if source is not None and at_start and run_ref(Path(source.run)) != source:
         raise RunError(f"{source.run}, which {out} begins with, has changed; name a new --out")
-    measured = {k: v for k, v in before.provenance.items() if k == MEASURED}
-    return replace(now, init_from=source, provenance=now.provenance | measured)
+    kept = {k: v for k, v in before.provenance.items() if k == MEASURED}
+    if not at_start:
+        epoch = load_progress(checkpoint_folder(out, "last")).epoch
+        kept |= _earlier(before.provenance, now.provenance, epoch)
+    return replace(now, init_from=source, provenance=now.provenance | kept)
+
+
+def _earlier(before: dict[str, Any], now: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """Return `earlier`: what the epochs before a resumption were trained with, where that differs.
+
+    One entry for each change, the oldest first; `last_epoch` is the last that was trained with it.
+    """
+    earlier: list[dict[str, Any]] = before.get(EARLIER, [])
+    was = {key: before.get(key) for key in now}
+    if was != now:
+        earlier = [*earlier, {**was, "last_epoch": epoch}]
+    return {EARLIER: earlier} if earlier else {}
 
 
 def _selected(info: RunInfo) -> str:
@@ -183,6 +201,12 @@ def provenance() -> dict[str, Any]:
         "processes": current_ranks().count,
         "commit": _commit(),
     }
+
+
+def commits(of: dict[str, Any]) -> str | None:
+    """Return the commits that a run's provenance names, in their order, as one text."""
+    every = [part["commit"] for part in (*of.get(EARLIER, []), of)]
+    return ", ".join(dict.fromkeys(commit for commit in every if commit)) or None
 
 
 def _commit() -> str | None:

@@ -45,6 +45,12 @@ def paired_interval(
     return float(low), float(high)
 
 
+def paired_difference(a_U: Floats, b_U: Floats, seed: int = 0) -> dict[str, float]:
+    """Return the `mean` of a - b and its 95 % interval, `low` to `high`."""
+    low, high = paired_interval(a_U, b_U, seed)
+    return {"mean": float((a_U - b_U).mean()), "low": low, "high": high}
+
+
 def _sums_of_draws(
     value_V: Floats, count_R: npt.NDArray[np.int64], random: np.random.Generator
 ) -> Floats:

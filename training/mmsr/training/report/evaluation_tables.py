@@ -79,21 +79,37 @@ def _cold(found: dict[str, Any]) -> list[Html]:
         for who, metrics in found["metrics"].items()
     ]
     head = ["", *(f"{metric_name(name)} {AMONG[among]}" for among, name in shown)]
-    return [tag("h3", title), table(head, rows)]
+    above = [
+        tag(
+            "p",
+            f"Model minus {who}, NDCG@10 [95%]: {_spread(values['masked'])} among all items, "
+            f"{_spread(values['cold'])} among the cold.",
+        )
+        for who, values in found.get("model_above", {}).items()
+    ]
+    return [tag("h3", title), table(head, rows), *above]
 
 
 def _missing(found: dict[str, Any]) -> list[Html]:
-    kept: dict[str, dict[str, float | None]] = found.get("gain_kept", {})
-    rows = [["nothing", metric(found["whole"]), "100%" if kept else "–"]]
-    for modality, shares in found["ndcg@10"].items():
-        for share, ndcg in shares.items():
-            gain = kept.get(modality, {}).get(share)
-            text = "–" if gain is None else f"{gain:.0%}"
-            rows.append([f"{modality}, of {float(share):.0%} of the items", metric(ndcg), text])
-    if "against" in found:
-        rows.append(["compared with", metric(found["against"]), "0%"])
-    head = ("missing", "NDCG@10", "gain kept")
+    against: dict[str, float] | None = found.get("against")
+    rows = [["nothing", *_both(found["whole"]), "–", "–" if against is None else "100%"]]
+    for case in found["cases"]:
+        gain = case.get("gain_kept")
+        name = f"{case['modality']}, of {case['share']:.0%} of the items"
+        cells = [_spread(case["to_whole"]), "–" if gain is None else f"{gain:.0%}"]
+        rows.append([name, *_both(case), *cells])
+    if against is not None:
+        rows.append(["compared with", *_both(against), "–", "0%"])
+    head = ("missing", "validation NDCG@10", "test NDCG@10", "test minus whole [95%]", "gain kept")
     return [tag("h3", "Items lack a modality"), table(head, rows)]
+
+
+def _spread(difference: dict[str, float]) -> str:
+    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**difference)
+
+
+def _both(values: dict[str, float]) -> list[str]:
+    return [metric(values[part]) for part in ("validation", "test")]
 
 
 def _cell(value: float | None) -> str:
