@@ -48,7 +48,7 @@ def evaluate(
     from mmsr.training.missing import evaluate_missing
     from mmsr.training.run import open_run
 
-    shares = dict(_parse_missing(text) for text in missing or [])
+    shares = dict(parse_missing(text) for text in missing or [])
     if against is not None and not shares:
         raise MissingOptionError("--against is compared by --missing; give that too")
     keep_freed_memory()
@@ -70,8 +70,8 @@ def evaluate(
         _print_missing(found["missing"])
 
 
-def _parse_missing(text: str) -> tuple[str, list[float]]:
-    """Read `text=0.5,1.0`."""
+def parse_missing(text: str) -> tuple[str, list[float]]:
+    """Read `text=0.5,1.0`; `MissingOptionError` if it is something else."""
     modality, _, listed = text.partition("=")
     try:
         shares = [float(share) for share in listed.split(",")]

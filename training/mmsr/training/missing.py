@@ -61,7 +61,7 @@ def evaluate_missing(
     """
     _require_read(run, shares)
     if against is not None:
-        _require_comparable(run, against)
+        require_comparable(run, against)
     lacks = [Lack(modality=m, share=share) for m, asked in shares.items() for share in asked]
     whole = {part: user_ndcg(run, part) for part in PARTS}
     without = None if against is None else {part: user_ndcg(against, part) for part in PARTS}
@@ -118,7 +118,8 @@ def _require_read(run: TrainedRun, modalities: Iterable[str]) -> None:
         )
 
 
-def _require_comparable(run: TrainedRun, against: TrainedRun) -> None:
+def require_comparable(run: TrainedRun, against: TrainedRun) -> None:
+    """Raise `RunError` unless both were trained and are tested on the same."""
     one, other = run.info, against.info
     if one.data_hash != other.data_hash or one.recipe.split != other.recipe.split:
         raise RunError(
