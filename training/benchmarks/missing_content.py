@@ -80,7 +80,7 @@ def averaged(values_SE: Sequence[Floats]) -> Floats:
 
 def summary(values: Values) -> dict[str, Any]:
     """Return mean and sample deviation over the seeds, and each seed's value."""
-    found = {}
+    found: dict[str, Any] = {}
     for part, seeds in values.items():
         each = [float(value_E.mean()) for value_E in seeds]
         mean, deviation = mean_and_deviation(each)
@@ -128,8 +128,8 @@ def markdown(found: dict[str, Any]) -> str:
             "",
             f"```sh\n{found['command']}\n```",
             "",
-            "NDCG@10, history masked; mean ± sample s.d. over the seeds; intervals: paired bootstrap",
-            "of the users, each user's values averaged over the seeds first.",
+            "NDCG@10, history masked; mean ± sample s.d. over the seeds; intervals: paired",
+            "bootstrap of the users, each user's values averaged over the seeds first.",
             "",
             *lines,
             "",
