@@ -10,7 +10,13 @@ from google.protobuf.message import Message
 from support.tiny_bundle import Shop
 
 from mmsr.engine.compute import ComputeThread
-from mmsr.engine.config import ObserveConfig, SecurityConfig, ServeConfig, ServerConfig
+from mmsr.engine.config import (
+    BatchConfig,
+    ObserveConfig,
+    SecurityConfig,
+    ServeConfig,
+    ServerConfig,
+)
 from mmsr.engine.server import Server
 from mmsr.v1 import recommender_pb2 as pb
 
@@ -26,6 +32,7 @@ async def running(
     observe: ObserveConfig | None = None,
     load: bool = True,
     admin_port: int | None = None,
+    batch: BatchConfig | None = None,
 ) -> AsyncIterator[Server]:
     """Keep a server of `shop` running, with its bundle unless `load` is false."""
     config = ServeConfig(
@@ -37,6 +44,7 @@ async def running(
             lame_duck_s=0.0,
             grace_s=5.0,
         ),
+        batch=batch or BatchConfig(),
         security=security or SecurityConfig(),
         observe=observe or ObserveConfig(),
     )

@@ -122,6 +122,15 @@ class BatchConfig:
         int,
         Key(about="requests that may wait; more are refused at once", flag="--queue-limit"),
     ] = 1024
+    # A refusal of ours costs half an answer, one of gRPC's core next to nothing: without this limit
+    # a server that is asked twice what it can do reads every call too late to answer it in time.
+    pending_limit: Annotated[
+        int,
+        Key(
+            about="calls that gRPC may hold unread; more are ended with CANCELLED",
+            flag="--pending-limit",
+        ),
+    ] = 64
     # What all of a batch are padded to: bounds memory and time of one computation where histories
     # are long. 64 of 256 items.
     max_work: Annotated[
@@ -138,6 +147,7 @@ class BatchConfig:
     def __post_init__(self) -> None:
         at_least(1, max_batch=self.max_batch, queue_limit=self.queue_limit)
         at_least(1, max_work=self.max_work, bulk_limit=self.bulk_limit)
+        at_least(1, pending_limit=self.pending_limit)
         at_least(0, max_wait_ms=self.max_wait_ms, bulk_share=self.bulk_share)
         if self.bulk_share > 1:
             raise ConfigError(f"bulk_share {self.bulk_share}; expected 0 to 1")

@@ -216,7 +216,9 @@ def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineEr
             return MessageTooLarge(details)
         return Overloaded(details, retry_after_ms)
     if code == "CANCELLED":  # not by the caller, who gets no status then
-        return Unavailable(f"the server ended the call while it stopped ({details})")
+        return Unavailable(
+            f"the server ended the call: more calls wait than it reads, or it stops ({details})"
+        )
     for error in CODES:
         if code == error.code:
             return error(details)

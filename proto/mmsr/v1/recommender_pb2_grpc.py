@@ -33,6 +33,8 @@ class RecommenderStub(object):
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """
@@ -83,6 +85,8 @@ class RecommenderServicer(object):
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """
@@ -184,6 +188,8 @@ class Recommender(object):
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """

@@ -34,6 +34,8 @@ class RecommenderStub:
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """
@@ -74,6 +76,8 @@ class RecommenderAsyncStub(RecommenderStub):
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """
@@ -110,6 +114,8 @@ class RecommenderServicer(metaclass=_abc_1.ABCMeta):
     (retry after the trailing metadata `retry-after-ms`), the client exceeds its rate, or the message
     is longer than 4 MiB. DEADLINE_EXCEEDED: the remaining deadline is shorter than the predicted
     wait; nothing was computed. UNAVAILABLE: the server is starting or draining; try another one.
+    CANCELLED, where the caller did not cancel: more calls wait than the server reads; nothing was
+    computed; try another one, or again later.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `recommend`.
     """

@@ -23,6 +23,7 @@ from mmsr.engine.server import server_options
         ({"max_batch": 0}, "max_batch 0; expected at least 1"),
         ({"queue_limit": 0}, "queue_limit 0; expected at least 1"),
         ({"max_wait_ms": -1.0}, "max_wait_ms -1.0; expected at least 0"),
+        ({"pending_limit": 0}, "pending_limit 0; expected at least 1"),
         ({"max_wait_ms": float("nan")}, "max_wait_ms nan"),
     ],
 )
@@ -77,3 +78,12 @@ def test_times_of_connections_reach_grpc_in_milliseconds() -> None:
     assert options["grpc.max_connection_age_grace_ms"] == 30_000
     assert options["grpc.keepalive_time_ms"] == 1
     assert "grpc.max_connection_idle_ms" not in options  # off
+
+
+def test_unread_calls_have_one_sharp_limit() -> None:
+    config = ServeConfig(
+        server=ServerConfig(repository=Path("r")), batch=BatchConfig(pending_limit=7)
+    )
+    options = dict(server_options(config))
+    assert options["grpc.server.max_pending_requests"] == 7
+    assert options["grpc.server.max_pending_requests_hard_limit"] == 7

@@ -28,7 +28,7 @@ from mmsr.engine.bench.server_side import (
     server_process,
     server_side,
 )
-from mmsr.engine.bench.wire import DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, STATUS_NAMES
+from mmsr.engine.bench.wire import DEADLINE_EXCEEDED, REFUSALS, STATUS_NAMES
 
 # R requests
 
@@ -148,12 +148,13 @@ def summarise(
 def refusals(samples: Samples, deadline_ms: float) -> npt.NDArray[np.bool_]:
     """Return which requests [R] the server refused: in time, without computing an answer.
 
-    RESOURCE_EXHAUSTED, and DEADLINE_EXCEEDED that came well before the deadline: a server that
-    predicts that it would be too late says so at once.
+    RESOURCE_EXHAUSTED, CANCELLED (gRPC's core ended a call that nobody had read), and
+    DEADLINE_EXCEEDED that came well before the deadline: a server that predicts that it would be
+    too late says so at once.
     """
     took_ms_R = (samples.done_s_R - samples.sent_s_R) * 1e3
     early_R = (samples.status_R == DEADLINE_EXCEEDED) & (took_ms_R < EARLY_SHARE * deadline_ms)
-    refused_R: npt.NDArray[np.bool_] = early_R | (samples.status_R == RESOURCE_EXHAUSTED)
+    refused_R: npt.NDArray[np.bool_] = early_R | np.isin(samples.status_R, REFUSALS)
     return refused_R
 
 

@@ -78,14 +78,14 @@ def test_failures_are_counted_by_status_and_slower_than_every_answer() -> None:
     ok = [
         (1 + t / 100, 1 + t / 100, 1 + t / 100 + 0.001, OK, Answer(1, 1, 1, 0)) for t in range(100)
     ]
-    failed = [(1.5, 1.5, 2.9, status, Answer()) for status in (8, 8, 14, UNFINISHED)]
+    failed = [(1.5, 1.5, 2.9, status, Answer()) for status in (8, 8, 1, 14, UNFINISHED)]
     outcome = replace(OUTCOME, first_details={"RESOURCE_EXHAUSTED": "full"})
     summary = summarise(OPEN, outcome, samples_of(*ok, *failed))
     assert summary.errors == {"UNAVAILABLE": 1, "UNFINISHED": 1}
-    assert summary.refusals == {"RESOURCE_EXHAUSTED": 2}
-    assert summary.failed == 4
+    assert summary.refusals == {"CANCELLED": 1, "RESOURCE_EXHAUSTED": 2}
+    assert summary.failed == 5
     assert summary.answered == 100
-    assert summary.requests == 104
+    assert summary.requests == 105
     assert summary.latency_ms == {"p50": pytest.approx(1.0), "p90": pytest.approx(1.0), "p99": None}
     assert summary.max_latency_ms is None
 
