@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -41,7 +41,7 @@ from mmsr.export.tables import (
 )
 from mmsr.export.template_store import TemplateStore
 from mmsr.export.trained_graphs import write_trained
-from mmsr.export.triton import write_triton
+from mmsr.export.triton import StagedTriton, staged_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
 from mmsr.training.config import recipe_to_dict
@@ -128,13 +128,29 @@ def publish_run(
     run: TrainedRun, plan: Plan, repository: Repository, stages: Stages
 ) -> tuple[str, Proven]:
     """Build, prove and publish a bundle; return its id. What the gates refuse leaves nothing."""
-    with repository.stage() as staged:
+    label = plan.label if plan.promote else None
+    with repository.stage() as staged, ExitStack() as stack:
         proven = build_bundle(run, staged, plan, repository, stages)
-        if plan.triton is not None:  # before the label moves: it may be refused too
+        triton = None
+        if plan.triton is not None:  # before anything is published: it may be refused too
             with stages.stage("triton"):
-                write_triton(staged, plan.triton)
+                triton = stack.enter_context(staged_triton(staged, plan.triton))
         with stages.stage("publish"):
-            return repository.publish(staged, plan.label if plan.promote else None), proven
+            if triton is None:
+                return repository.publish(staged, label), proven
+            return _publish_with(triton, staged, repository, label), proven
+
+
+def _publish_with(
+    triton: StagedTriton, staged: Path, repository: Repository, label: str | None
+) -> str:
+    """Publish the bundle, put Triton's models in place, then move the label."""
+    bundle_id = repository.publish(staged)
+    with repository.hold(bundle_id) as published:
+        triton.put_in_place(published)
+        if label is not None:
+            repository.promote(bundle_id, label)
+    return bundle_id
 
 
 def build_bundle(
