@@ -200,7 +200,10 @@ def test_rows_of_another_epoch_or_checkpoint_are_caught(
 
 @pytest.mark.parametrize(
     "fault",
-    [faults.swap_catalogue_rows, faults.cut_external_data, faults.take_another_tokenizer],
+    [
+        *(faults.swap_catalogue_rows, faults.switch_items_off),
+        *(faults.cut_external_data, faults.take_another_tokenizer),
+    ],
 )
 def test_a_wrong_file_is_caught(exported: Exported, tmp_path: Path, fault: Fault) -> None:
     assert not survivors(exported, fault, tmp_path)

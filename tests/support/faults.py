@@ -209,6 +209,18 @@ def swap_catalogue_rows(folder: Path, random: Random) -> str:
     return f"rows {one} and {other} of the catalogue ({len(fields)} columns)"
 
 
+def switch_items_off(folder: Path, random: Random) -> str:
+    """Call one or some items not available; the rest of the catalogue is as it was."""
+    catalogue = load_catalogue(folder)
+    count = int(random.integers(1, len(catalogue))) if random.random() < 0.7 else 1
+    chosen = random.choice(len(catalogue), count, replace=False)
+    available = catalogue.available.copy()
+    available[chosen] = False
+    (folder / "catalogue.parquet").unlink()
+    replace(catalogue, available=available).save(folder)
+    return f"{count} items not available"
+
+
 def move_data_out(path: Path) -> Path:
     """Keep a graph's larger tensors in a file beside it; return that file."""
     model = onnx.load(path)

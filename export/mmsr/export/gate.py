@@ -91,7 +91,7 @@ def problems_of_files(stored: StoredReport) -> Iterator[str]:
     if stored.wrong_items:
         yield (
             f"catalogue.parquet: {stored.wrong_items} of {stored.items} rows are not the items "
-            "that the checkpoint was trained with"
+            "that the checkpoint was trained with, each available"
         )
     for name in stored.wrong_graphs:
         yield f"{name} does not hold the numbers of a fresh conversion"

@@ -25,6 +25,7 @@ from mmsr.export.content_vectors import content_vectors, has_content_vectors
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
+from mmsr.export.tables import availability_of
 from mmsr.export.trained_graphs import wrong_weights
 from mmsr.export.variants import count_wrong_codes
 from mmsr.training.run import TrainedRun
@@ -113,7 +114,7 @@ def open_array(path: Path) -> AnyArray:
 
 
 def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:
-    """Count the lines whose item, title, categories or popularity are not the run's.
+    """Count the lines whose item, title, categories, popularity or availability are not the run's.
 
     Ids are those that the checkpoint was trained with, where the run has kept them.
     """
@@ -128,6 +129,7 @@ def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:
     if not len(ids) == len(catalogue) == len(table) == items:
         return max(len(ids), len(catalogue), len(table))
     wrong_N = catalogue.popularity != counts_N
+    wrong_N |= catalogue.available != availability_of(run)
     wrong_N |= _unequal(ids, catalogue.item_ids)
     wrong_N |= _unequal(table["title"], catalogue.titles)
     listed = table["categories"].to_pylist()
