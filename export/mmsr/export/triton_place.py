@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sync_directory
-from mmsr.bundle.locks import exclusive, is_locked
+from mmsr.bundle.locks import exclusive, exclusive_at_once
 
 CONFIG = "config.pbtxt"
 WARM_UP = "warmup"
@@ -51,27 +51,36 @@ def workshop(target: Path) -> Iterator[Path]:
         beside = target  # a file system of its own: Triton will say that this is no model
     prefix = f".{target.name}.new-"
     _sweep(beside, prefix)
-    folder = beside / f"{prefix}{secrets.token_hex(8)}"
-    mark = _mark_of(folder)
-    with exclusive(mark):  # before there is a folder: whoever sees that sees it locked
+    with _marked(beside, prefix) as folder:
         folder.mkdir()
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            mark.unlink(missing_ok=True)
+
+
+@contextmanager
+def _marked(beside: Path, prefix: str) -> Iterator[Path]:
+    """Yield the path of a new folder, whose mark is there and locked before the folder is."""
+    while True:
+        folder = beside / f"{prefix}{secrets.token_hex(8)}"
+        mark = folder.with_name(folder.name + MARK)
+        with exclusive(mark):
+            if not mark.exists():
+                continue  # swept between being made and being locked
+            try:
+                yield folder
+            finally:
+                mark.unlink(missing_ok=True)
+            return
 
 
 def _sweep(beside: Path, prefix: str) -> None:
-    for folder in beside.glob(f"{prefix}*"):
-        mark = _mark_of(folder)
-        if folder.is_dir() and not is_locked(mark):
-            shutil.rmtree(folder, ignore_errors=True)
-            mark.unlink(missing_ok=True)
-
-
-def _mark_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + MARK)
+    for mark in beside.glob(f"{prefix}*{MARK}"):
+        # Locked: its owner is at work. Not there: the owner, or another sweeper, is done.
+        with suppress(BlockingIOError, FileNotFoundError), exclusive_at_once(mark):
+            shutil.rmtree(mark.with_suffix(""), ignore_errors=True)
+            mark.unlink()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper
 from support.tiny_bundle import Shop, Sizes, make_twin, manifest_of, publish, seal, write_files
 from support.tree import ROOT
+from support.whole import assert_triton_whole, folders
 
 from mmsr.bundle.catalogue import load_catalogue
 from mmsr.bundle.errors import BundleError
@@ -239,11 +240,6 @@ def test_a_bundle_without_encoders_is_one_model(tmp_path: Path) -> None:
     assert folders(tmp_path / "triton") == ["sequence"]
 
 
-def folders(folder: Path) -> list[str]:
-    """Return what Triton looks at."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
-
-
 def contents(target: Path) -> dict[str, bytes]:
     files = [path for path in target.rglob("*") if path.is_file()]
     return {str(path.relative_to(target)): path.read_bytes() for path in files}
@@ -296,20 +292,6 @@ def test_tables_of_another_probe_set_leave_the_versions_as_they_were(
     assert not list(tmp_path.glob(".triton*"))
 
 
-def assert_whole(target: Path) -> None:
-    """Check what a Triton that polls just now would load: configuration, warm-up and version."""
-    for model in [target / name for name in folders(target)] if target.is_dir() else []:
-        assert (model / "config.pbtxt").read_text().startswith(f'name: "{model.name}"')
-        numbers = [name for name in folders(model) if name.isdigit()]
-        assert numbers
-        for number in numbers:
-            files = {path.name for path in (model / number).iterdir()}
-            assert files >= {"model.onnx", "made_from.json"}
-            onnx.checker.check_model(str(model / number / "model.onnx"))
-        if model.name != "image_encoder":
-            assert list((model / "warmup").iterdir())
-
-
 def test_whoever_looks_at_any_moment_sees_whole_models(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,9 +299,9 @@ def test_whoever_looks_at_any_moment_sees_whole_models(
 
     def looking(what: Callable[..., None]) -> Callable[..., None]:
         def move(source: Path, place: Path) -> None:
-            assert_whole(target)
+            assert_triton_whole(target)
             what(source, place)
-            assert_whole(target)
+            assert_triton_whole(target)
             looked.append(place)
 
         return move
@@ -341,7 +323,7 @@ def test_two_writers_at_once_do_not_disturb_each_other(shop: Shop, tmp_path: Pat
     numbers = [model.version for models in written for model in models if model.name == "sequence"]
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
     assert folders(target / "sequence") == ["5", "6", "warmup"]
-    assert_whole(target)
+    assert_triton_whole(target)
     assert folders(target / "image_encoder") == ["1", "warmup"]
     newest = read_json(target / "sequence/6/made_from.json", "")
     [last] = [b for b, n in zip(bundles, numbers, strict=True) if n == 6]
@@ -372,7 +354,8 @@ def test_what_a_killed_writer_has_left_is_removed_what_a_living_one_has_is_not(
     target = tmp_path / "triton"
     dead = tmp_path / f".triton.new-{'0' * 16}"
     (dead / "sequence" / "1").mkdir(parents=True)
-    dead.with_name(f"{dead.name}.lock").touch()
+    for name in (dead.name, f".triton.new-{'1' * 16}"):  # also before it had a folder
+        (tmp_path / f"{name}.lock").touch()
     with staged_triton(shop.folder, target) as living:
         write_triton(shop.folder, target)
         assert (living.folder / "sequence/1/model.onnx").is_file()
