@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from mmsr.export.initializers import digest_of, initializer_hashes, recorded_dig
 from mmsr.export.int8_text import INT8, install_int8_text
 from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
-from mmsr.export.reuse import reuse_graph
+from mmsr.export.reuse import follows_from, reuse_graph
 from mmsr.export.scoring_tail import decide_form
 from mmsr.export.tables import (
     ProbeKind,
@@ -39,7 +38,7 @@ from mmsr.export.tables import (
     probe_set,
     write_tables,
 )
-from mmsr.export.template_store import TemplateStore
+from mmsr.export.template_store import TemplateStore, version_of
 from mmsr.export.trained_graphs import write_trained
 from mmsr.export.triton import StagedTriton, staged_triton
 from mmsr.training.architectures import require_exportable
@@ -285,14 +284,14 @@ def _made_from(run: TrainedRun) -> dict[str, Any]:
     """Return, for each encoder graph, what it follows from."""
     features = _features(run)
     return {
-        f"{modality}_encoder": {"spec": features[modality], "versions": _versions()}
-        for modality in ("image", "text")
-        if features.get(modality) is not None
+        graph: follows_from(graph, spec)
+        for graph in ("image_encoder", "text_encoder")
+        if (spec := features.get(graph.removesuffix("_encoder"))) is not None
     }
 
 
 def _versions() -> dict[str, str | None]:
-    return {name: _version(name) for name in ("mmsr", "torch", "onnx", "onnxscript")}
+    return {name: version_of(name) for name in ("mmsr", "torch", "onnx", "onnxscript")}
 
 
 def _manifest(
@@ -342,7 +341,7 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "init_from": _checkpoint(run.info.init_from),
         "selected_by": _checkpoint(run.info.selected_by),  # whose metrics these are, if any
         "recipe": {k: v for k, v in recipe_to_dict(run.info.recipe).items() if k != "features"},
-        "versions": _versions() | {"onnxruntime-gpu": _version("onnxruntime-gpu")},
+        "versions": _versions() | {"onnxruntime-gpu": version_of("onnxruntime-gpu")},
         "made_from": _made_from(run),
         "python": platform.python_version(),
         "commit": provenance()["commit"],
@@ -352,13 +351,6 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
 def _checkpoint(ref: RunRef | None) -> dict[str, Any] | None:
     """Return which checkpoint it was, without where it lay."""
     return None if ref is None else {k: v for k, v in asdict(ref).items() if k != "run"}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # onnxruntime-gpu has another name off Linux
-        return None
 
 
 def _metrics(run: TrainedRun) -> dict[str, float]:
