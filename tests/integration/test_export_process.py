@@ -2,9 +2,12 @@
 
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -15,7 +18,9 @@ from mmsr.bundle.files import read_json
 from mmsr.bundle.repository import Repository
 from mmsr.engine.model import open_model
 from mmsr.engine.probe import prove
+from mmsr.export import cli, triton
 from mmsr.export.prune import prune
+from mmsr.export.triton import write_triton
 
 KILLS = 50
 NOISE = 1e-6  # other weights, and so another bundle, as good as before
@@ -142,6 +147,59 @@ def test_triton_is_written_and_the_next_night_is_its_next_version(
         assert made_from["bundle_id"] == answer["bundle_id"] == positions(repository)[1]
     assert folders(target / "image_encoder") == ["1", "warmup"]  # the same in both
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["triton"]
+
+
+def in_this_process(patch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Run `mmsr-export` here, where something can be made to fail; return its exit code."""
+    patch.setattr(sys, "argv", ["mmsr-export", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def full_disk(*_: object) -> NoReturn:
+    raise OSError(ENOSPC, "No space left on device", "somewhere")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_bundle_that_cannot_be_published_leaves_tritons_folder_as_it_was(
+    shop: Exporting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    repository, target = shop.copy(tmp_path / "repository"), tmp_path / "models" / "triton"
+    if there:
+        write_triton(repository.resolve("stable"), target)
+    before = (contents(tmp_path / "models"), positions(repository))
+    run = retrained(shop.run, tmp_path / "run", seed=3, scale=NOISE)
+    monkeypatch.setattr(Repository, "publish", full_disk)
+    flags = ("--repository", repository.root, "--triton", target)
+    assert in_this_process(monkeypatch, run, *flags) == 1
+    assert (contents(tmp_path / "models"), positions(repository)) == before
+    assert target.exists() == there
+    assert remains(repository) == []
+
+
+def test_models_that_cannot_be_put_in_place_leave_the_label_where_it_was(
+    shop: Exporting,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    repository, target = shop.copy(tmp_path / "repository"), tmp_path / "triton"
+    ids, live = positions(repository)
+    run = retrained(shop.run, tmp_path / "run", seed=3, scale=NOISE)
+    monkeypatch.setattr(triton, "move_in", full_disk)
+    flags = ("--repository", repository.root, "--triton", target)
+    assert in_this_process(monkeypatch, run, *flags) == 1
+    assert "error: somewhere: No space left on device" in capsys.readouterr().err
+    assert repository.resolve("stable").name == live
+    assert len(repository.ids()) == len(ids) + 1  # published, and named by nothing
+    assert folders(target) == []
+    assert not list(tmp_path.glob(".triton*"))
 
 
 def test_two_at_once_do_not_corrupt_each_other(shop: Exporting, tmp_path: Path) -> None:

@@ -111,6 +111,16 @@ def flip_a_sign(graph: Any, random: Random) -> str | None:
     return f"sign of {tensor.name}{list(place)}"
 
 
+def nudge_a_weight(graph: Any, random: Random) -> str:
+    """Change one number of a tensor by a millionth of it or less; return the tensor's name."""
+    tensor = _pick(_floats(graph, lambda t: bool(numpy_helper.to_array(t).any())), random)
+    array = numpy_helper.to_array(tensor).copy()
+    place = tuple(int(axis[0]) for axis in np.nonzero(array))
+    array[place] = np.nextafter(array[place], np.inf)
+    _assign(tensor, array)
+    return str(tensor.name)
+
+
 def drop_a_bias(graph: Any, random: Random) -> str | None:
     """Set one bias to zero."""
     tensor = _pick(_floats(graph, lambda t: t.name.endswith("bias")), random)

@@ -20,7 +20,7 @@ from mmsr.bundle.manifest import (
 from mmsr.bundle.repository import Repository
 from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
-from mmsr.export.encoder_memory import known_checks
+from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
 from mmsr.export.gate import GateReport, measure
@@ -177,7 +177,7 @@ def prove_bundle(
 ) -> Proven:
     """Put the bundle in `folder` through both gates; what they measured goes into its manifest."""
     with stages.stage("parity"):
-        known = {} if plan.fresh else known_checks(repository)
+        known = Known() if plan.fresh else known_of(repository)
         measured = measure(run, folder, known)
         measured.report.check()
     with stages.stage("quality"):

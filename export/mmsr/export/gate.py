@@ -20,7 +20,7 @@ from mmsr.engine.probe_answers import bind_rows
 from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import LOAD_ERRORS, open_onnx
-from mmsr.export.encoder_memory import KnownChecks, image_key, remembered, text_key
+from mmsr.export.encoder_memory import Known, KnownChecks, image_key, remembered, text_key
 from mmsr.export.encoders import EncoderCheck, check_image, check_text
 from mmsr.export.explain_parity import ExplainReport, check_explain
 from mmsr.export.folding import is_folded
@@ -93,12 +93,19 @@ def problems_of_files(stored: StoredReport) -> Iterator[str]:
             f"catalogue.parquet: {stored.wrong_items} of {stored.items} rows are not the items "
             "that the checkpoint was trained with, each available"
         )
+    yield from _problems_of_numbers(stored)
+    for name in stored.wrong_files:
+        yield f"{name} is not the one that the model was trained with"
+
+
+def _problems_of_numbers(stored: StoredReport) -> Iterator[str]:
     for name in stored.wrong_graphs:
         yield f"{name} does not hold the numbers of a fresh conversion"
     for name, what in stored.wrong_weights.items():
         yield f"{name}: {what} is not what the checkpoint gives"
-    for name in stored.wrong_files:
-        yield f"{name} is not the one that the model was trained with"
+    for graph, check in stored.encoder_weights.items():
+        if check.wrong is not None:
+            yield f"{graph}.onnx: {check.wrong} is not what the encoder's weights give"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,16 +237,17 @@ class Measured:
     encoder_checks: dict[str, EncoderCheck]  # of each encoder graph that there is
 
 
-def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> Measured:
+def measure(run: TrainedRun, folder: Path, known: Known | None = None) -> Measured:
     """Compare the staged bundle in `folder` with the run; `check` the report.
 
     `known` are comparisons of encoders that need not be computed again.
     `ParityError` if what it stores is not what the checkpoint holds or cannot be computed at all,
     `BundleError` or `ExportError` if a file cannot be read.
     """
+    known = known or Known()
     with _computable(), _opened(folder) as model:
         manifest = model.bundle.manifest
-        stored = check_stored(run, folder, manifest, model.bundle.catalogue)
+        stored = check_stored(run, folder, manifest, model.bundle.catalogue, known.weights)
         require_none([*problems_of_files(stored)])  # the references below read the tables
         folded, precision = is_folded(manifest), precision_of(manifest)
         rows = _plain_rows(run, folder, folded=folded)
@@ -256,7 +264,7 @@ def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> 
             items = item_parity(run, item, folded=folded)
             made_up = made_up_parity(run, item, folded=folded)
             subsets = check_subsets(run, item, model.runner, asked.histories, folded=folded)
-        encoders = _encoders(run, folder, manifest, known or {})
+        encoders = _encoders(run, folder, manifest, known.checks)
         effect = text_effect(run, folder, manifest, rows, asked)
     absent = EncoderCheck(items=0, min_cosine=None)
     image, text = (encoders.get(f"{what}_encoder", absent) for what in ("image", "text"))

@@ -14,6 +14,7 @@ from mmsr.bundle.manifest import GraphSpec, describe_files, load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.export import reuse
 from mmsr.export.reuse import reuse_graph
+from mmsr.export.template_store import version_of
 
 MADE_FROM = {"spec": {"encoder": "vgg16", "weights_sha256": "abc"}, "versions": {"torch": "2"}}
 FILES = ("text_encoder.onnx", "tokenizer.json")
@@ -78,8 +79,8 @@ def test_an_encoder_follows_from_the_versions_of_what_builds_and_converts_it(
     before = reuse.follows_from(graph, SPEC)
     assert before == reuse.follows_from(graph, SPEC)
     assert before["versions"][package]
-    installed = reuse.version_of
-    monkeypatch.setattr(reuse, "version_of", lambda n: "0.1" if n == package else installed(n))
+    other = {package: "0.1"}
+    monkeypatch.setattr(reuse, "version_of", lambda name: other.get(name) or version_of(name))
     assert reuse.follows_from(graph, SPEC) != before
 
 
