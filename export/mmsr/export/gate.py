@@ -61,6 +61,7 @@ ATTENTION_TOLERANCE = 1e-5
 MIN_COSINE = 0.9999
 INT8_TEXT_COSINE = 0.95  # of eight bits, many layers: MiniLM measured .983; NDCG decides
 PUBLISHED_NOTHING = "nothing was published"
+NOTHING = Known()
 
 
 class ParityError(ExportError):
@@ -237,14 +238,13 @@ class Measured:
     encoder_checks: dict[str, EncoderCheck]  # of each encoder graph that there is
 
 
-def measure(run: TrainedRun, folder: Path, known: Known | None = None) -> Measured:
+def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
     """Compare the staged bundle in `folder` with the run; `check` the report.
 
     `known` are comparisons of encoders that need not be computed again.
     `ParityError` if what it stores is not what the checkpoint holds or cannot be computed at all,
     `BundleError` or `ExportError` if a file cannot be read.
     """
-    known = known or Known()
     with _computable(), _opened(folder) as model:
         manifest = model.bundle.manifest
         stored = check_stored(run, folder, manifest, model.bundle.catalogue, known.weights)
