@@ -1,6 +1,6 @@
 """Every fault that an export can have, put in at random places: each is caught, none published."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from support.faults import Fault, Tables, linked_copy, seal
 
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.repository import Repository
+from mmsr.export import encoder_weights
 from mmsr.export.build import Plan, Stages, prove_bundle
 from mmsr.export.content_vectors import content_vectors
+from mmsr.export.encoders import restore_encoder
 from mmsr.export.folding import RowFolder
 from mmsr.export.gate import ParityError
 from mmsr.export.repo_cli import verify
@@ -52,6 +54,21 @@ def tables_of(run: TrainedRun, checkpoint: Path) -> Tables:
         "content": content_vectors(other, torch.arange(run.info.items + 1)).numpy(),
         "ids": model.item_encoder.ids.weight.detach().numpy(),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def encoders_once() -> Iterator[None]:
+    """Build each encoder once, and not for each of a few hundred exports."""
+    built: dict[str, torch.nn.Module] = {}
+
+    def restore(graph: str, spec: dict[str, Any]) -> torch.nn.Module:
+        if graph not in built:
+            built[graph] = restore_encoder(graph, spec)
+        return built[graph]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_weights, "restore_encoder", restore)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +208,30 @@ def test_any_weight_that_changes_after_the_conversion_is_caught(
     assert not survivors(exported, any_weight, tmp_path)
 
 
+@pytest.mark.parametrize("graph", ["image_encoder", "text_encoder"])
+def test_an_encoders_weight_is_caught_though_neither_a_hash_nor_an_answer_shows_it(
+    exported: Exported, tmp_path: Path, graph: str
+) -> None:
+    """The manifest says of the wrong graph that it is what was converted."""
+
+    def nudge(folder: Path, random: np.random.Generator) -> str:
+        import onnx
+
+        path = folder / f"{graph}.onnx"
+        model = onnx.load(path)
+        done = faults.nudge_a_weight(model.graph, random)
+        path.unlink()
+        path.write_bytes(model.SerializeToString())
+        return done
+
+    assert not survivors(exported, nudge, tmp_path, as_converted=True)
+    folder = linked_copy(exported.good, tmp_path / "bad")
+    done = nudge(folder, np.random.default_rng(0))
+    seal(folder, as_converted=True)
+    with pytest.raises(ParityError, match=rf"{graph}\.onnx: {done} is not what the encoder's"):
+        publish(exported.run, folder, tmp_path / "repository")
+
+
 @pytest.mark.parametrize("which", ["previous", "another"])
 def test_rows_of_another_epoch_or_checkpoint_are_caught(
     exported: Exported, tmp_path: Path, which: str
@@ -200,7 +241,10 @@ def test_rows_of_another_epoch_or_checkpoint_are_caught(
 
 @pytest.mark.parametrize(
     "fault",
-    [faults.swap_catalogue_rows, faults.cut_external_data, faults.take_another_tokenizer],
+    [
+        *(faults.swap_catalogue_rows, faults.switch_items_off),
+        *(faults.cut_external_data, faults.take_another_tokenizer),
+    ],
 )
 def test_a_wrong_file_is_caught(exported: Exported, tmp_path: Path, fault: Fault) -> None:
     assert not survivors(exported, fault, tmp_path)

@@ -1,4 +1,8 @@
-"""A repository under kill -9 and under several processes at once."""
+"""A repository under kill -9 and under several processes at once.
+
+The processes do nothing but write to it, so that a kill meets every step often; whole exports are
+killed in test_export_process.
+"""
 
 import os
 import random
@@ -12,30 +16,13 @@ from pathlib import Path
 
 import pytest
 from support import publisher
+from support.whole import assert_whole, remains
 
-from mmsr.bundle.manifest import load_manifest, verify_files
 from mmsr.bundle.repository import Repository
 
 KILLS = 60
 LONGEST_S = 0.06  # a child's life: about ten steps of the publisher
 PATIENCE_S = 60.0
-
-
-def check(repository: Repository) -> None:
-    """Every listed bundle is whole, every label names one of them."""
-    for bundle_id in repository.ids():
-        folder = repository.path(bundle_id)
-        manifest = load_manifest(folder)
-        assert manifest.bundle_id == bundle_id
-        verify_files(folder, manifest)
-    for label in repository.label_names():
-        assert repository.resolve(label).is_dir()
-
-
-def remains(repository: Repository) -> list[str]:
-    """Return what unfinished work has left behind."""
-    found = [path for path in repository.root.iterdir() if path.name.startswith((".st", ".tr"))]
-    return [path.name for path in [*found, *repository.labels.glob(".*")]]
 
 
 @contextmanager
@@ -80,10 +67,10 @@ def test_kill_at_any_moment_leaves_a_valid_repository(tmp_path: Path) -> None:
             status = kill_after(pid, read, delays.uniform(0, LONGEST_S))
         assert os.WTERMSIG(status) == signal.SIGKILL
         left_behind += bool(remains(repository))
-        check(repository)
+        assert_whole(repository)
         publisher.publish(repository, f"after {kill}".encode(), 0.5, "stable")
         assert remains(repository) == []
-        check(repository)
+        assert_whole(repository)
     assert left_behind >= KILLS // 4, "the kills came between the steps: nothing was tested"
 
 
@@ -104,6 +91,6 @@ def test_processes_at_once_do_not_corrupt_each_other(tmp_path: Path) -> None:
         out, err = child.communicate(timeout=PATIENCE_S)
         assert child.returncode == 0, err
         assert out.splitlines()[-1] == str(rounds)
-    check(repository)
+    assert_whole(repository)
     assert remains(repository) == []
     assert repository.resolve("stable").is_dir()

@@ -111,6 +111,16 @@ def flip_a_sign(graph: Any, random: Random) -> str | None:
     return f"sign of {tensor.name}{list(place)}"
 
 
+def nudge_a_weight(graph: Any, random: Random) -> str:
+    """Change one number of a tensor by a millionth of it or less; return the tensor's name."""
+    tensor = _pick(_floats(graph, lambda t: bool(numpy_helper.to_array(t).any())), random)
+    array = numpy_helper.to_array(tensor).copy()
+    place = tuple(int(axis[0]) for axis in np.nonzero(array))
+    array[place] = np.nextafter(array[place], np.inf)
+    _assign(tensor, array)
+    return str(tensor.name)
+
+
 def drop_a_bias(graph: Any, random: Random) -> str | None:
     """Set one bias to zero."""
     tensor = _pick(_floats(graph, lambda t: t.name.endswith("bias")), random)
@@ -207,6 +217,18 @@ def swap_catalogue_rows(folder: Path, random: Random) -> str:
     (folder / "catalogue.parquet").unlink()
     replace(catalogue, **changed).save(folder)
     return f"rows {one} and {other} of the catalogue ({len(fields)} columns)"
+
+
+def switch_items_off(folder: Path, random: Random) -> str:
+    """Call one or some items not available; the rest of the catalogue is as it was."""
+    catalogue = load_catalogue(folder)
+    count = int(random.integers(1, len(catalogue))) if random.random() < 0.7 else 1
+    chosen = random.choice(len(catalogue), count, replace=False)
+    available = catalogue.available.copy()
+    available[chosen] = False
+    (folder / "catalogue.parquet").unlink()
+    replace(catalogue, available=available).save(folder)
+    return f"{count} items not available"
 
 
 def move_data_out(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Starts `mmsr-train` as real processes that need not import torch anew.
+"""Starts `mmsr-train` or `mmsr-export` as real processes that need not import torch anew.
 
 A server process imports everything once and forks for every command, so that a command begins in
 milliseconds. What it forks is a process like any other: it has its own id and can be killed.
@@ -10,13 +10,22 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 PATIENCE_S = 120.0
+# What each imports once: the module with its `main`, and what that imports only when it is needed.
+COMMANDS = {
+    "mmsr-train": ("mmsr.training.cli", "mmsr.training.run", "mmsr.training.watch"),
+    "mmsr-export": (
+        *("mmsr.export.cli", "mmsr.export.build", "mmsr.export.quality"),
+        *("mmsr.export.tensorrt.flavour", "tokenizers"),
+    ),
+}
 # One thread, so that forking is safe; and what is compared to the last bit is computed alike.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -56,15 +65,16 @@ class ForkServer:
     """The test's side."""
 
     process: "subprocess.Popen[str]"
+    command: str
     folder: Path
     running: set[int] = field(default_factory=set)
     started: int = 0
 
     def start(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Forked:
-        """Start `mmsr-train` with these arguments."""
+        """Start the command with these arguments."""
         self.started += 1
         output = self.folder / f"output-{self.started}.txt"
-        argv = ["mmsr-train", *(str(argument) for argument in arguments)]
+        argv = [self.command, *(str(argument) for argument in arguments)]
         pid = self.ask({"argv": argv, "env": dict(env or {}), "output": str(output)})["pid"]
         self.running.add(pid)
         return Forked(pid=pid, output=output, server=self)
@@ -83,17 +93,17 @@ class ForkServer:
 
 
 @contextmanager
-def fork_server(folder: Path) -> Iterator[ForkServer]:
-    """Run a server whose processes write their output into `folder`."""
+def fork_server(folder: Path, command: str = "mmsr-train") -> Iterator[ForkServer]:
+    """Run a server of a command, whose processes write their output into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, **ENVIRONMENT},
     )
-    server = ForkServer(process=process, folder=folder)
+    server = ForkServer(process=process, command=command, folder=folder)
     try:
         yield server
     finally:
@@ -106,14 +116,13 @@ def fork_server(folder: Path) -> Iterator[ForkServer]:
         process.stdout.close()
 
 
-def serve(requests: IO[str], answers: IO[str]) -> None:
+def serve(requests: IO[str], answers: IO[str], command: str) -> None:
     """Answer requests until there are no more."""
     import torch._dynamo  # noqa: F401  the first optimizer imports it, which takes seconds
 
-    import mmsr.training.cli
-    import mmsr.training.run
-    import mmsr.training.watch  # noqa: F401
-
+    main: Callable[[], None] = import_module(COMMANDS[command][0]).main
+    for module in COMMANDS[command]:
+        import_module(module)
     for line in requests:
         request = json.loads(line)
         if "wait" in request:
@@ -122,16 +131,14 @@ def serve(requests: IO[str], answers: IO[str]) -> None:
         else:
             pid = os.fork()
             if pid == 0:
-                _become(request)
+                _become(main, request)
             answer = {"pid": pid}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def _become(request: dict[str, Any]) -> NoReturn:
+def _become(main: Callable[[], None], request: dict[str, Any]) -> NoReturn:
     """Be the command, in the process that was just forked."""
-    from mmsr.training.cli import main
-
     output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
@@ -152,4 +159,4 @@ def _become(request: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(sys.stdin, sys.stdout)
+    serve(sys.stdin, sys.stdout, sys.argv[1])

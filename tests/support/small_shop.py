@@ -19,27 +19,27 @@ USERS = 60
 CATEGORIES = ["cups", "lamps", "plants"]
 
 
-def write_shop(folder: Path, seed: int = 0) -> Path:
-    """Write data.json, items, users and sequences; return `folder`."""
+def write_shop(folder: Path, seed: int = 0, items: int = ITEMS) -> Path:
+    """Write data.json, that many items, users and sequences; return `folder`."""
     random = np.random.default_rng(seed)
     (folder / "sequences").mkdir(parents=True)
     (folder / "images").mkdir()
     lengths = random.integers(2, 15, USERS)
-    starts = random.integers(0, ITEMS, USERS)
-    walks = [(start + np.arange(n)) % ITEMS + 1 for start, n in zip(starts, lengths, strict=True)]
-    items = np.concatenate(walks).astype(np.int32)
+    starts = random.integers(0, items, USERS)
+    walks = [(start + np.arange(n)) % items + 1 for start, n in zip(starts, lengths, strict=True)]
+    bought = np.concatenate(walks).astype(np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    np.save(folder / "sequences/items.npy", items)
-    np.save(folder / "sequences/times.npy", np.arange(len(items), dtype=np.float64))
+    np.save(folder / "sequences/items.npy", bought)
+    np.save(folder / "sequences/times.npy", np.arange(len(bought), dtype=np.float64))
     np.save(folder / "sequences/offsets.npy", offsets)
     pq.write_table(pa.table({"user_id": [f"u{u}" for u in range(USERS)]}), folder / "users.parquet")
-    rows = [_item(folder, index, random) for index in range(ITEMS)]
+    rows = [_item(folder, index, random) for index in range(items)]
     pq.write_table(pa.Table.from_pylist(rows, schema=ITEM_SCHEMA), folder / "items.parquet")
     info = DataInfo(
         name="small shop",
-        items=ITEMS,
+        items=items,
         users=USERS,
-        interactions=len(items),
+        interactions=len(bought),
         image_root="images",
         categories=CATEGORIES,
         content_hash=f"small-shop-{seed}",

@@ -3,10 +3,9 @@
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from mmsr.bundle.manifest import (
 from mmsr.bundle.repository import Repository
 from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
-from mmsr.export.encoder_memory import known_checks
+from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
 from mmsr.export.gate import GateReport, measure
@@ -29,7 +28,7 @@ from mmsr.export.initializers import digest_of, initializer_hashes, recorded_dig
 from mmsr.export.int8_text import INT8, install_int8_text
 from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
-from mmsr.export.reuse import reuse_graph
+from mmsr.export.reuse import follows_from, reuse_graph
 from mmsr.export.scoring_tail import decide_form
 from mmsr.export.tables import (
     ProbeKind,
@@ -39,9 +38,9 @@ from mmsr.export.tables import (
     probe_set,
     write_tables,
 )
-from mmsr.export.template_store import TemplateStore
+from mmsr.export.template_store import TemplateStore, version_of
 from mmsr.export.trained_graphs import write_trained
-from mmsr.export.triton import write_triton
+from mmsr.export.triton import StagedTriton, staged_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
 from mmsr.training.config import recipe_to_dict
@@ -128,13 +127,29 @@ def publish_run(
     run: TrainedRun, plan: Plan, repository: Repository, stages: Stages
 ) -> tuple[str, Proven]:
     """Build, prove and publish a bundle; return its id. What the gates refuse leaves nothing."""
-    with repository.stage() as staged:
+    label = plan.label if plan.promote else None
+    with repository.stage() as staged, ExitStack() as stack:
         proven = build_bundle(run, staged, plan, repository, stages)
-        if plan.triton is not None:  # before the label moves: it may be refused too
+        triton = None
+        if plan.triton is not None:  # before anything is published: it may be refused too
             with stages.stage("triton"):
-                write_triton(staged, plan.triton)
+                triton = stack.enter_context(staged_triton(staged, plan.triton))
         with stages.stage("publish"):
-            return repository.publish(staged, plan.label if plan.promote else None), proven
+            if triton is None:
+                return repository.publish(staged, label), proven
+            return _publish_with(triton, staged, repository, label), proven
+
+
+def _publish_with(
+    triton: StagedTriton, staged: Path, repository: Repository, label: str | None
+) -> str:
+    """Publish the bundle, put Triton's models in place, then move the label."""
+    bundle_id = repository.publish(staged)
+    with repository.hold(bundle_id) as published:
+        triton.put_in_place(published)
+        if label is not None:
+            repository.promote(bundle_id, label)
+    return bundle_id
 
 
 def build_bundle(
@@ -162,7 +177,7 @@ def prove_bundle(
 ) -> Proven:
     """Put the bundle in `folder` through both gates; what they measured goes into its manifest."""
     with stages.stage("parity"):
-        known = {} if plan.fresh else known_checks(repository)
+        known = Known() if plan.fresh else known_of(repository)
         measured = measure(run, folder, known)
         measured.report.check()
     with stages.stage("quality"):
@@ -269,14 +284,14 @@ def _made_from(run: TrainedRun) -> dict[str, Any]:
     """Return, for each encoder graph, what it follows from."""
     features = _features(run)
     return {
-        f"{modality}_encoder": {"spec": features[modality], "versions": _versions()}
-        for modality in ("image", "text")
-        if features.get(modality) is not None
+        graph: follows_from(graph, spec)
+        for graph in ("image_encoder", "text_encoder")
+        if (spec := features.get(graph.removesuffix("_encoder"))) is not None
     }
 
 
 def _versions() -> dict[str, str | None]:
-    return {name: _version(name) for name in ("mmsr", "torch", "onnx", "onnxscript")}
+    return {name: version_of(name) for name in ("mmsr", "torch", "onnx", "onnxscript")}
 
 
 def _manifest(
@@ -326,7 +341,7 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
         "init_from": _checkpoint(run.info.init_from),
         "selected_by": _checkpoint(run.info.selected_by),  # whose metrics these are, if any
         "recipe": {k: v for k, v in recipe_to_dict(run.info.recipe).items() if k != "features"},
-        "versions": _versions() | {"onnxruntime-gpu": _version("onnxruntime-gpu")},
+        "versions": _versions() | {"onnxruntime-gpu": version_of("onnxruntime-gpu")},
         "made_from": _made_from(run),
         "python": platform.python_version(),
         "commit": provenance()["commit"],
@@ -336,13 +351,6 @@ def _provenance(run: TrainedRun) -> dict[str, Any]:
 def _checkpoint(ref: RunRef | None) -> dict[str, Any] | None:
     """Return which checkpoint it was, without where it lay."""
     return None if ref is None else {k: v for k, v in asdict(ref).items() if k != "run"}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # onnxruntime-gpu has another name off Linux
-        return None
 
 
 def _metrics(run: TrainedRun) -> dict[str, float]:

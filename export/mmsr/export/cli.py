@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -112,19 +113,19 @@ class Published:
         }
 
     def show(self, console: Console) -> None:
-        """Print one screen of it."""
+        """Print one screen of it, no wider than the console but for paths that are."""
         print_report(console, self.seconds, self.proven)
         if self.reused:
-            typer.echo(f"not converted again: {', '.join(self.reused)}")
+            say(console, f"not converted again: {', '.join(self.reused)}")
         rows = self.item_rows
         form = "hold the attention's queries and keys" if rows["folded"] else "are plain"
-        typer.echo(f"item rows {form}: {rows['columns']} columns; {rows['why']}")
-        typer.echo(precision_line(self.precision))
-        how = f"mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}"
+        say(console, f"item rows {form}: {rows['columns']} columns; {rows['why']}")
+        say(console, precision_line(self.precision))
         skipped = f"skipped, {self.engines}; on a machine with a GPU" if self.engines else "next"
-        typer.echo(f"TensorRT engines: {skipped}: {how}")
-        now = live_now(self.label, self.bundle_id, self.live)
-        typer.echo(f"bundle {self.bundle_id} in {self.folder}; {now}")
+        say(console, f"TensorRT engines: {skipped}:")
+        say(console, f"  mmsr-repo engines {self.folder.parents[1]} {self.bundle_id}")
+        say(console, f"bundle {self.bundle_id} in {self.folder}")
+        say(console, f"live: {live_now(self.label, self.bundle_id, self.live)}")
 
 
 def live_now(label: str, bundle_id: str, live: str | None) -> str:
@@ -178,7 +179,7 @@ def publish(
 def print_report(console: Console, seconds: dict[str, float], proven: "Proven") -> None:
     """Print the stages' times and what both gates measured: one screen."""
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
-    console.print(f"stages: {stages}", highlight=False, soft_wrap=True)
+    say(console, f"stages: {stages}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("gate", "compared", "measured (NDCG: this / other)"):
         table.add_column(name)
@@ -186,7 +187,20 @@ def print_report(console: Console, seconds: dict[str, float], proven: "Proven") 
         table.add_row(*row)
     console.print(table, highlight=False)
     for problem in proven.quality.problems():
-        console.print(f"accepted by --accept-drop: {problem}", highlight=False, soft_wrap=True)
+        say(console, f"accepted by --accept-drop: {problem}")
+
+
+def say(console: Console, text: str) -> None:
+    """Print a paragraph, broken between words; a path stays whole, so that it can be copied."""
+    lines = wrap(
+        text,
+        console.width,
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from mmsr.bundle.files import sha256_file, sha256_json
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.bundle.repository import Repository
 from mmsr.engine.runners.base import AnyArray
+from mmsr.export.encoder_weights import KnownWeights, known_weights
 from mmsr.export.encoders import (
     TEXTS_CHECKED,
     TOKENIZER,
@@ -34,6 +35,19 @@ from mmsr.training.features.store import open_features
 from mmsr.training.run import TrainedRun
 
 KnownChecks = Mapping[str, EncoderCheck]  # by `of`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What earlier exports have compared of encoders: their answers, and their weights."""
+
+    checks: KnownChecks = field(default_factory=dict)
+    weights: KnownWeights = field(default_factory=dict)
+
+
+def known_of(repository: Repository) -> Known:
+    """Return what a repository's bundles have passed."""
+    return Known(checks=known_checks(repository), weights=known_weights(repository))
 
 
 def known_checks(repository: Repository) -> dict[str, EncoderCheck]:

@@ -9,10 +9,11 @@ image_encoder.onnx, and text -> tokenizer.json -> text_encoder.onnx, without tor
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from mmsr.bundle.compose import compose_text
 from mmsr.bundle.manifest import GraphSpec
@@ -24,6 +25,10 @@ from mmsr.export.parity import THREADS, difference, max_distance, min_cosine
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
 from mmsr.training.features.store import ModalityFeatures, open_features
 from mmsr.training.run import TrainedRun
+
+if TYPE_CHECKING:  # they import torchvision and transformers
+    from mmsr.training.features.image_encoder import ImageEncoder
+    from mmsr.training.features.text_encoder import TextEncoder
 
 TOKENIZER = "tokenizer.json"
 IMAGES_CHECKED = 16
@@ -44,27 +49,42 @@ class EncoderCheck:
     max_abs_error: float = 0.0
 
 
-def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
-    """Write image_encoder.onnx from the spec that the features were made with."""
+def restore_image(spec: dict[str, Any]) -> "ImageEncoder":
+    """Build the image encoder from the spec that the features were made with."""
     from mmsr.training.features.image_encoder import restore_image_encoder  # imports torchvision
 
     described = ImageEncoderSpec.from_json(spec)
     weights = Path(described.weights_path) if described.weights_path else None
-    encoder = restore_image_encoder(described, weights)
-    return convert_image_encoder(encoder, described.preprocess.size, path)
+    return restore_image_encoder(described, weights)
 
 
-def write_text(spec: dict[str, Any], path: Path) -> GraphSpec:
-    """Write text_encoder.onnx and, beside it, tokenizer.json."""
+def restore_text(spec: dict[str, Any]) -> tuple["TextEncoder", str]:
+    """Build the text encoder, and return its tokenizer as JSON."""
     from mmsr.training.features.text_encoder import (  # imports transformers
         restore_text_encoder,
         tokenizer_json,
     )
 
-    described = TextEncoderSpec.from_json(spec)
-    encoder, tokenizer = restore_text_encoder(described)
-    (path.parent / TOKENIZER).write_text(tokenizer_json(tokenizer), encoding="utf-8")
-    return convert_text_encoder(encoder, described.max_tokens, path)
+    encoder, tokenizer = restore_text_encoder(TextEncoderSpec.from_json(spec))
+    return encoder, tokenizer_json(tokenizer)
+
+
+def restore_encoder(graph: str, spec: dict[str, Any]) -> nn.Module:
+    """Build the encoder that a graph of that name is made of."""
+    return restore_image(spec) if graph == "image_encoder" else restore_text(spec)[0]
+
+
+def write_image(spec: dict[str, Any], path: Path) -> GraphSpec:
+    """Write image_encoder.onnx from the spec that the features were made with."""
+    size = ImageEncoderSpec.from_json(spec).preprocess.size
+    return convert_image_encoder(restore_image(spec), size, path)
+
+
+def write_text(spec: dict[str, Any], path: Path) -> GraphSpec:
+    """Write text_encoder.onnx and, beside it, tokenizer.json."""
+    encoder, tokenizer = restore_text(spec)
+    (path.parent / TOKENIZER).write_text(tokenizer, encoding="utf-8")
+    return convert_text_encoder(encoder, TextEncoderSpec.from_json(spec).max_tokens, path)
 
 
 def sampled_images(run: TrainedRun) -> tuple[npt.NDArray[np.int64], list[Path]]:

@@ -20,7 +20,7 @@ from mmsr.engine.probe_answers import bind_rows
 from mmsr.engine.probe_set import ProbeSet, load_probe
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import LOAD_ERRORS, open_onnx
-from mmsr.export.encoder_memory import KnownChecks, image_key, remembered, text_key
+from mmsr.export.encoder_memory import Known, KnownChecks, image_key, remembered, text_key
 from mmsr.export.encoders import EncoderCheck, check_image, check_text
 from mmsr.export.explain_parity import ExplainReport, check_explain
 from mmsr.export.folding import is_folded
@@ -61,6 +61,7 @@ ATTENTION_TOLERANCE = 1e-5
 MIN_COSINE = 0.9999
 INT8_TEXT_COSINE = 0.95  # of eight bits, many layers: MiniLM measured .983; NDCG decides
 PUBLISHED_NOTHING = "nothing was published"
+NOTHING = Known()
 
 
 class ParityError(ExportError):
@@ -91,14 +92,21 @@ def problems_of_files(stored: StoredReport) -> Iterator[str]:
     if stored.wrong_items:
         yield (
             f"catalogue.parquet: {stored.wrong_items} of {stored.items} rows are not the items "
-            "that the checkpoint was trained with"
+            "that the checkpoint was trained with, each available"
         )
+    yield from _problems_of_numbers(stored)
+    for name in stored.wrong_files:
+        yield f"{name} is not the one that the model was trained with"
+
+
+def _problems_of_numbers(stored: StoredReport) -> Iterator[str]:
     for name in stored.wrong_graphs:
         yield f"{name} does not hold the numbers of a fresh conversion"
     for name, what in stored.wrong_weights.items():
         yield f"{name}: {what} is not what the checkpoint gives"
-    for name in stored.wrong_files:
-        yield f"{name} is not the one that the model was trained with"
+    for graph, check in stored.encoder_weights.items():
+        if check.wrong is not None:
+            yield f"{graph}.onnx: {check.wrong} is not what the encoder's weights give"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +238,7 @@ class Measured:
     encoder_checks: dict[str, EncoderCheck]  # of each encoder graph that there is
 
 
-def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> Measured:
+def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
     """Compare the staged bundle in `folder` with the run; `check` the report.
 
     `known` are comparisons of encoders that need not be computed again.
@@ -239,7 +247,7 @@ def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> 
     """
     with _computable(), _opened(folder) as model:
         manifest = model.bundle.manifest
-        stored = check_stored(run, folder, manifest, model.bundle.catalogue)
+        stored = check_stored(run, folder, manifest, model.bundle.catalogue, known.weights)
         require_none([*problems_of_files(stored)])  # the references below read the tables
         folded, precision = is_folded(manifest), precision_of(manifest)
         rows = _plain_rows(run, folder, folded=folded)
@@ -256,7 +264,7 @@ def measure(run: TrainedRun, folder: Path, known: KnownChecks | None = None) -> 
             items = item_parity(run, item, folded=folded)
             made_up = made_up_parity(run, item, folded=folded)
             subsets = check_subsets(run, item, model.runner, asked.histories, folded=folded)
-        encoders = _encoders(run, folder, manifest, known or {})
+        encoders = _encoders(run, folder, manifest, known.checks)
         effect = text_effect(run, folder, manifest, rows, asked)
     absent = EncoderCheck(items=0, min_cosine=None)
     image, text = (encoders.get(f"{what}_encoder", absent) for what in ("image", "text"))

@@ -92,6 +92,10 @@ def _file_rows(report: "GateReport") -> Iterator[Row]:
     count, graphs = sum(stored.initializers.values()), len(stored.initializers)
     wrong = f"{len(stored.wrong_graphs)} graphs differ"
     yield "weights", f"{count} tensors, {graphs} graphs", wrong
+    for graph, check in stored.encoder_weights.items():
+        compared = f"{check.exact + check.fused} of {graph}, their own"
+        differ = "1 or more differ" if check.wrong else "0 differ"
+        yield "", compared, f"{differ}; {check.other} not compared" if check.other else differ
 
 
 def quality_rows(report: "QualityReport") -> Iterator[Row]:

@@ -22,9 +22,11 @@ from mmsr.bundle.manifest import Manifest
 from mmsr.engine.opened import CONTENT, ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.runners.base import AnyArray
 from mmsr.export.content_vectors import content_vectors, has_content_vectors
+from mmsr.export.encoder_weights import KnownWeights, WeightsCheck, check_encoder_weights
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
+from mmsr.export.tables import availability_of
 from mmsr.export.trained_graphs import wrong_weights
 from mmsr.export.variants import count_wrong_codes
 from mmsr.training.run import TrainedRun
@@ -47,18 +49,26 @@ class StoredReport:
     initializers: dict[str, int] = field(default_factory=dict)  # how many of each graph
     wrong_graphs: list[str] = field(default_factory=list)  # whose numbers are not a conversion's
     wrong_weights: dict[str, str] = field(default_factory=dict)  # file -> not the checkpoint's
+    encoder_weights: dict[str, WeightsCheck] = field(default_factory=dict)  # by graph
     wrong_files: list[str] = field(default_factory=list)  # whose hash is not the one trained with
 
 
 def check_stored(
-    run: TrainedRun, folder: Path, manifest: Manifest, catalogue: Catalogue
+    run: TrainedRun,
+    folder: Path,
+    manifest: Manifest,
+    catalogue: Catalogue,
+    known: KnownWeights,
 ) -> StoredReport:
-    """Compare tables, catalogue, graphs and tokenizer with the run.
+    """Compare tables, catalogue, graphs and tokenizer with the run, encoders with their weights.
 
-    The manifest's provenance says what each graph's numbers were when it was converted.
+    The manifest's provenance says what each graph's numbers were when it was converted. `known`
+    are comparisons with encoders' weights that need not be made again.
     """
     tables, spare = _compare_tables(run, folder, manifest)
-    counts, wrong = _compare_graphs(folder, manifest)
+    hashes = {g: initializer_hashes(folder / spec.file) for g, spec in manifest.graphs.items()}
+    digests = {graph: digest_of(found) for graph, found in hashes.items()}
+    recorded: Mapping[str, str] = manifest.provenance.get("initializers", {})
     return StoredReport(
         table_rows=manifest.tables.items + 1,
         tables=tables,
@@ -66,9 +76,14 @@ def check_stored(
         wrong_codes=count_wrong_codes(folder, manifest),
         items=len(catalogue),
         wrong_items=_wrong_items(run, catalogue),
-        initializers=counts,
-        wrong_graphs=wrong,
+        initializers={graph: len(found) for graph, found in hashes.items()},
+        wrong_graphs=[
+            manifest.graphs[graph].file
+            for graph, digest in digests.items()
+            if digest != recorded.get(graph)
+        ],
         wrong_weights=wrong_weights(run.model, folder, manifest),
+        encoder_weights=check_encoder_weights(run, folder, manifest, digests, known),
         wrong_files=_wrong_files(run, folder),
     )
 
@@ -113,7 +128,7 @@ def open_array(path: Path) -> AnyArray:
 
 
 def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:
-    """Count the lines whose item, title, categories or popularity are not the run's.
+    """Count the lines whose item, title, categories, popularity or availability are not the run's.
 
     Ids are those that the checkpoint was trained with, where the run has kept them.
     """
@@ -128,6 +143,7 @@ def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:
     if not len(ids) == len(catalogue) == len(table) == items:
         return max(len(ids), len(catalogue), len(table))
     wrong_N = catalogue.popularity != counts_N
+    wrong_N |= catalogue.available != availability_of(run)
     wrong_N |= _unequal(ids, catalogue.item_ids)
     wrong_N |= _unequal(table["title"], catalogue.titles)
     listed = table["categories"].to_pylist()
@@ -143,17 +159,6 @@ def _unequal(wanted: pa.ChunkedArray, found: list[str] | list[str | None]) -> An
         np.bool_,
         len(found),
     )
-
-
-def _compare_graphs(folder: Path, manifest: Manifest) -> tuple[dict[str, int], list[str]]:
-    counts, wrong = {}, []
-    recorded: Mapping[str, str] = manifest.provenance.get("initializers", {})
-    for graph, spec in manifest.graphs.items():
-        hashes = initializer_hashes(folder / spec.file)
-        counts[graph] = len(hashes)
-        if digest_of(hashes) != recorded.get(graph):
-            wrong.append(spec.file)
-    return counts, wrong
 
 
 def _wrong_files(run: TrainedRun, folder: Path) -> list[str]:

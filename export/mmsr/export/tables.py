@@ -38,9 +38,14 @@ def catalogue_of(run: TrainedRun) -> Catalogue:
         item_ids=table["item_id"].to_pylist(),
         titles=table["title"].to_pylist(),
         categories=[c or [] for c in table["categories"].to_pylist()],
-        available=np.ones(items, dtype=bool),
+        available=availability_of(run),
         popularity=counts.astype(np.int64),
     )
+
+
+def availability_of(run: TrainedRun) -> npt.NDArray[np.bool_]:
+    """Return which items may come back: [N]; all of them, until a server is told otherwise."""
+    return np.ones(run.info.items, dtype=bool)
 
 
 @torch.no_grad()

@@ -197,7 +197,7 @@ def _by_bytes(tensors: Tensors) -> dict[bytes, list[Source]]:
     found: dict[bytes, list[Source]] = {}
     for name, tensor in tensors.items():
         seen: set[bytes] = set()
-        for axes in _orders(tensor.ndim):
+        for axes in orders(tensor.ndim):
             source = Source(tensor=name, axes=axes)
             content = source.array({name: tensor}).tobytes()
             if content not in seen:  # [1, n] and [n, 1] are the same bytes
@@ -206,7 +206,7 @@ def _by_bytes(tensors: Tensors) -> dict[bytes, list[Source]]:
     return found
 
 
-def _orders(axes: int) -> Iterator[tuple[int, ...]]:
+def orders(axes: int) -> Iterator[tuple[int, ...]]:
     """Yield the orders of that many axes, the plain one first."""
     plain = tuple(range(axes))
     yield from itertools.permutations(plain) if axes <= MOST_AXES else [plain]

@@ -9,6 +9,7 @@ that is damaged is passed over. Templates are a cache: to remove them costs one 
 
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +42,7 @@ class TemplateStore:
 
     def key(self, graph: str, architecture: dict[str, Any]) -> str:
         """Return what the template of such a graph is kept under."""
-        versions = {name: _version(name) for name in CONVERTER}
+        versions = {name: version_of(name) for name in CONVERTER}
         return sha256_json([graph, architecture, source_hash(), versions])[:DIGITS]
 
     def load(self, graph: str, key: str) -> Template | None:
@@ -78,16 +79,21 @@ def _digest(content: bytes) -> str:
 @cache
 def source_hash() -> str:
     """Hash the source files of training and export: whatever a graph may be defined by."""
+    roots = [Path(root) for package in (mmsr.training, mmsr.export) for root in package.__path__]
+    return hash_of_sources((root, path) for root in roots for path in sorted(root.rglob("*.py")))
+
+
+def hash_of_sources(files: Iterable[tuple[Path, Path]]) -> str:
+    """Hash files by their names below their roots, and by their contents."""
     digest = hashlib.sha256()
-    for package in (mmsr.training, mmsr.export):
-        for root in map(Path, package.__path__):
-            for path in sorted(root.rglob("*.py")):
-                digest.update(f"{path.relative_to(root)}\0".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for root, path in files:
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Return the version of a package that is installed; None: it is not."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -6,15 +6,14 @@
     DIR/<model>/<version>/made_from.json       its bundle, and the SHA-256 of its sources
 
 A new bundle becomes the next version of a model, a running Triton that polls DIR goes over to it;
-a model whose files are the same stays. Knows no torch and no server.
+a model whose files are the same stays. All models are made and compared before any is put in place
+(`triton_place`). Knows no torch and no server.
 """
 
 import os
-import re
 import shutil
-import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,18 +21,26 @@ import numpy as np
 
 from mmsr.bundle.catalogue import CATALOGUE
 from mmsr.bundle.errors import BundleError, MmsrError
-from mmsr.bundle.files import atomic_path, read_json, sync_directory, write_json
+from mmsr.bundle.files import read_json, write_json
 from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.opened import OpenedBundle, open_bundle
 from mmsr.engine.runners.base import AnyArray
 from mmsr.export.constant_tables import TABLES, write_constant_graph
 from mmsr.export.triton_check import check_same_answers
 from mmsr.export.triton_config import WarmUpInput, config_text
+from mmsr.export.triton_place import (
+    CONFIG,
+    FIRST,
+    WARM_UP,
+    locked,
+    move_in,
+    seal,
+    versions,
+    workshop,
+)
 
 MODEL = "model.onnx"  # the name that Triton looks for
 MADE_FROM = "made_from.json"
-VERSION = re.compile(r"[1-9][0-9]*")
-KEPT_VERSIONS = 2  # Triton serves the newest; the one before may still be loaded
 MAX_BATCH = {"sequence": 64, "image_encoder": 16, "text_encoder": 64}
 TEXT_WARM_UP_TOKENS = 16
 TOKENIZER = "tokenizer.json"
@@ -54,43 +61,77 @@ class TritonModel:
     new: bool  # False: this version was there already
 
 
-def write_triton(bundle_folder: Path, target: Path) -> list[TritonModel]:
-    """Write or renew the model repository `target`; return its models.
+@dataclass(frozen=True, kw_only=True)
+class StagedTriton:
+    """The models of a bundle, made and compared; the model repository is as it was."""
+
+    target: Path
+    folder: Path  # where they lie
+    made_from: Mapping[str, dict[str, str]]  # model -> file -> SHA-256 of all that it follows from
+
+    def put_in_place(self, bundle_folder: Path) -> list[TritonModel]:
+        """Move what is new into the model repository; return its models.
+
+        `bundle_folder` is where the bundle lies now: read for what another writer has replaced
+        since, which was there before and so was not made.
+        """
+        with locked(self.target):
+            new = [name for name in self.made_from if not self.is_newest(name)]
+            for name in new:
+                if not (self.folder / name).is_dir():
+                    self.make(open_bundle(bundle_folder), name)
+            for name in new:
+                move_in(self.folder / name, self.target / name)
+            return [
+                TritonModel(name=name, version=versions(self.target / name)[-1], new=name in new)
+                for name in self.made_from
+            ]
+
+    def is_newest(self, name: str) -> bool:
+        """Tell whether the newest version of a model follows from the same files."""
+        there = versions(self.target / name)
+        newest = self.target / name / str(there[-1]) if there else None
+        return newest is not None and _made_from(newest) == self.made_from[name]
+
+    def make(self, bundle: OpenedBundle, name: str) -> None:
+        """Write a model with one version, whole."""
+        folder = self.folder / name
+        version = folder / FIRST
+        version.mkdir(parents=True)
+        spec = _fill(bundle, name, version)
+        value = {"bundle_id": bundle.manifest.bundle_id, "files": self.made_from[name]}
+        write_json(version / MADE_FROM, value)
+        (folder / WARM_UP).mkdir()
+        warm_up = _write_warm_up(bundle, name, spec, folder / WARM_UP)
+        text = config_text(name, spec, warm_up, MAX_BATCH[name])
+        (folder / CONFIG).write_text(text, encoding="utf-8")
+        seal(folder)
+
+
+@contextmanager
+def staged_triton(bundle_folder: Path, target: Path) -> Iterator[StagedTriton]:
+    """Make all that the model repository `target` lacks, beside it; what is left is removed.
 
     `BundleError`: the bundle is damaged, or its graph with constant tables answers differently.
     """
     bundle = open_bundle(bundle_folder)
     names = [name for name in EXTRA_FILES if name in bundle.manifest.graphs]
-    target.mkdir(parents=True, exist_ok=True)
-    return [_write_model(bundle, name, target / name) for name in names]
+    with workshop(target) as folder:
+        made_from = {name: _sources(bundle, name) for name in names}
+        staged = StagedTriton(target=target, folder=folder, made_from=made_from)
+        for name in names:
+            if not staged.is_newest(name):
+                staged.make(bundle, name)
+        yield staged
 
 
-def _write_model(bundle: OpenedBundle, name: str, folder: Path) -> TritonModel:
-    made_from = _sources(bundle, name)
-    versions = _versions(folder)
-    if versions and _made_from(folder / str(versions[-1])) == made_from:
-        return TritonModel(name=name, version=versions[-1], new=False)
-    folder.mkdir(exist_ok=True)
-    number = versions[-1] + 1 if versions else 1
-    staged = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
-    try:
-        spec = _fill(bundle, name, staged)
-        value = {"bundle_id": bundle.manifest.bundle_id, "files": made_from}
-        write_json(staged / MADE_FROM, value)
-        os.chmod(staged, 0o755)  # mkdtemp gives 0700; another user runs Triton
-        warm_up = _write_warm_up(bundle, name, spec, folder / "warmup")
-        text = config_text(name, spec, warm_up, MAX_BATCH[name])
-        if versions:
-            _publish(staged, folder / str(number))
-            _write_text(folder / "config.pbtxt", text)
-        else:  # a model is looked for as soon as its folder has a version
-            _write_text(folder / "config.pbtxt", text)
-            _publish(staged, folder / str(number))
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    for old in versions[: -(KEPT_VERSIONS - 1)]:
-        shutil.rmtree(folder / str(old))
-    return TritonModel(name=name, version=number, new=True)
+def write_triton(bundle_folder: Path, target: Path) -> list[TritonModel]:
+    """Write or renew the model repository `target`; return its models.
+
+    `BundleError` as `staged_triton`; then `target` is as it was.
+    """
+    with staged_triton(bundle_folder, target) as staged:
+        return staged.put_in_place(bundle_folder)
 
 
 def _fill(bundle: OpenedBundle, name: str, staged: Path) -> GraphSpec:
@@ -159,12 +200,6 @@ def _made_from(version: Path) -> object:
         return None
 
 
-def _versions(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    return sorted(int(path.name) for path in folder.iterdir() if VERSION.fullmatch(path.name))
-
-
 def _write_warm_up(
     bundle: OpenedBundle, name: str, spec: GraphSpec, folder: Path
 ) -> dict[str, WarmUpInput]:
@@ -177,8 +212,7 @@ def _write_warm_up(
             dims = [size for size in tensor.shape[1:] if isinstance(size, int)]
             warm_up[tensor.name] = WarmUpInput(dims=dims)
             continue
-        with atomic_path(folder / tensor.name) as temporary:
-            temporary.write_bytes(value.tobytes())
+        (folder / tensor.name).write_bytes(value.tobytes())
         warm_up[tensor.name] = WarmUpInput(dims=value.shape, file=tensor.name)
     return warm_up
 
@@ -197,16 +231,3 @@ def _warm_up_values(bundle: OpenedBundle, name: str) -> Mapping[str, AnyArray]:
         ones = np.ones(min(TEXT_WARM_UP_TOKENS, most), np.int64)
         return {"input_ids": ones, "attention_mask": ones}
     return {}
-
-
-def _publish(staged: Path, target: Path) -> None:
-    os.rename(staged, target)
-    with suppress(OSError):  # object storage that is mounted may not know it
-        sync_directory(target.parent)
-
-
-def _write_text(path: Path, text: str) -> None:
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

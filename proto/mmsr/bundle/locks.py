@@ -20,6 +20,14 @@ def exclusive(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def exclusive_at_once(path: Path) -> Iterator[None]:
+    """Hold the only lock on the file `path`; `BlockingIOError` if somebody else has one."""
+    with path.open("rb+") as file:
+        flock(file, LOCK_EX | LOCK_NB)
+        yield
+
+
+@contextmanager
 def shared(path: Path) -> Iterator[None]:
     """Hold one of many locks on the file `path`; wait while somebody has the only one."""
     with path.open("rb") as file:

@@ -1,10 +1,14 @@
 """A Triton model repository: its configuration by Triton's own proto, its graph by ONNX Runtime."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +19,22 @@ import pytest
 from onnx import TensorProto, helper
 from support.tiny_bundle import Shop, Sizes, make_twin, manifest_of, publish, seal, write_files
 from support.tree import ROOT
+from support.whole import assert_triton_whole, folders
 
 from mmsr.bundle.catalogue import load_catalogue
 from mmsr.bundle.errors import BundleError
-from mmsr.bundle.manifest import GraphSpec, TensorSpec
+from mmsr.bundle.files import read_json
+from mmsr.bundle.manifest import GraphSpec, TensorSpec, load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.engine.opened import open_bundle
-from mmsr.export.triton import write_triton
+from mmsr.export import triton
+from mmsr.export.triton import staged_triton, write_triton
 from mmsr.export.triton_check import check_same_answers
 
 # Run, not imported: Triton's own `inference` and ours cannot both be in one process.
 PARSER = ROOT / "tests/support/parse_triton_config.py"
 SIZES = Sizes(items=50, spare=6, width=8, extra_width=2, max_length=7, probes=20)
+OTHER_TOKENIZER = json.dumps({"model": {"vocab": {"a": 0, "b": 1, "c": 2}}})
 
 
 def encoder(folder: Path, name: str, inputs: dict[str, tuple[str, list[Any]]]) -> GraphSpec:
@@ -229,15 +237,134 @@ def test_a_graph_that_answers_otherwise_is_not_written(
 def test_a_bundle_without_encoders_is_one_model(tmp_path: Path) -> None:
     shop = publish(tmp_path / "repository", SIZES)
     assert [m.name for m in write_triton(shop.folder, tmp_path / "triton")] == ["sequence"]
-    assert [path.name for path in (tmp_path / "triton").iterdir()] == ["sequence"]
+    assert folders(tmp_path / "triton") == ["sequence"]
 
 
-def test_a_failure_leaves_the_versions_as_they_were(shop: Shop, tmp_path: Path) -> None:
+def contents(target: Path) -> dict[str, bytes]:
+    files = [path for path in target.rglob("*") if path.is_file()]
+    return {str(path.relative_to(target)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_disk_that_is_full_at_the_last_model_leaves_everything_as_it_was(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    target = tmp_path / "models/triton"
+    other = add(shop.root, seed=4).folder
+    (other / "tokenizer.json").write_text(
+        OTHER_TOKENIZER
+    )  # so that the text encoder is new as well
+    seal(other, load_manifest(other))
+    if there:
+        write_triton(shop.folder, target)
+    before = contents(tmp_path / "models")
+    made = []
+
+    def bring(source: Path, place: Path) -> None:
+        made.append(source.name)
+        if source.name == "text_encoder.onnx":
+            raise OSError(ENOSPC, "No space left on device", str(place))
+        os.link(source, place)
+
+    monkeypatch.setattr(triton, "bring", bring)
+    with pytest.raises(OSError, match="No space left"):
+        write_triton(other, target)
+    assert made[0] == "catalogue.parquet"  # the sequence graph's, which was made before
+    assert target.exists() == there
+    assert contents(tmp_path / "models") == before
+
+
+def test_tables_of_another_probe_set_leave_the_versions_as_they_were(
+    shop: Shop, tmp_path: Path
+) -> None:
     target = tmp_path / "triton"
     write_triton(shop.folder, target)
-    before = sorted(str(path) for path in target.rglob("*"))
+    before = contents(tmp_path)
     damaged = add(shop.root, seed=4).folder
     shutil.copyfile(shop.folder / "probe.npz", damaged / "probe.npz")
     with pytest.raises(BundleError, match=r"probe\.npz"):
         write_triton(damaged, target)
-    assert sorted(str(path) for path in target.rglob("*")) == before
+    assert contents(target) == {
+        name.removeprefix("triton/"): content
+        for name, content in before.items()
+        if name.startswith("triton/")
+    }
+    assert not list(tmp_path.glob(".triton*"))
+
+
+def test_whoever_looks_at_any_moment_sees_whole_models(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, looked = tmp_path / "triton", []
+
+    def looking(what: Callable[..., None]) -> Callable[..., None]:
+        def move(source: Path, place: Path) -> None:
+            assert_triton_whole(target)
+            what(source, place)
+            assert_triton_whole(target)
+            looked.append(place)
+
+        return move
+
+    monkeypatch.setattr(os, "rename", looking(os.rename))
+    monkeypatch.setattr(os, "replace", looking(os.replace))
+    write_triton(shop.folder, target)
+    for seed in (2, 3):
+        write_triton(add(shop.root, seed=seed).folder, target)
+    reached = {path.relative_to(target).as_posix() for path in looked if target in path.parents}
+    assert reached >= {"sequence", "image_encoder", "text_encoder", "sequence/2", "sequence/3"}
+
+
+def test_two_writers_at_once_do_not_disturb_each_other(shop: Shop, tmp_path: Path) -> None:
+    target = tmp_path / "triton"
+    bundles = [shop.folder, *(add(shop.root, seed=seed).folder for seed in range(1, 6))]
+    with ThreadPoolExecutor(2) as pool:
+        written = [*pool.map(lambda bundle: write_triton(bundle, target), bundles)]
+    numbers = [model.version for models in written for model in models if model.name == "sequence"]
+    assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
+    assert folders(target / "sequence") == ["5", "6", "warmup"]
+    assert_triton_whole(target)
+    assert folders(target / "image_encoder") == ["1", "warmup"]
+    newest = read_json(target / "sequence/6/made_from.json", "")
+    [last] = [b for b, n in zip(bundles, numbers, strict=True) if n == 6]
+    assert newest["bundle_id"] == last.name
+    assert not list(tmp_path.glob(".triton*"))
+
+
+def test_what_another_has_replaced_meanwhile_is_made_after_all(shop: Shop, tmp_path: Path) -> None:
+    target = tmp_path / "triton"
+    write_triton(shop.folder, target)
+    other = add(shop.root, seed=5).folder
+    with staged_triton(shop.folder, target) as staged:
+        assert not list(staged.folder.iterdir())  # all of it is there
+        write_triton(other, target)
+        models = staged.put_in_place(shop.folder)
+    assert [(m.name, m.version, m.new) for m in models] == [
+        ("sequence", 3, True),
+        ("image_encoder", 1, False),
+        ("text_encoder", 1, False),
+    ]
+    made_from = read_json(target / "sequence/3/made_from.json", "")
+    assert made_from["bundle_id"] == shop.folder.name
+
+
+def test_what_a_killed_writer_has_left_is_removed_what_a_living_one_has_is_not(
+    shop: Shop, tmp_path: Path
+) -> None:
+    target = tmp_path / "triton"
+    dead = tmp_path / f".triton.new-{'0' * 16}"
+    (dead / "sequence" / "1").mkdir(parents=True)
+    for name in (dead.name, f".triton.new-{'1' * 16}"):  # also before it had a folder
+        (tmp_path / f"{name}.lock").touch()
+    with staged_triton(shop.folder, target) as living:
+        write_triton(shop.folder, target)
+        assert (living.folder / "sequence/1/model.onnx").is_file()
+        assert not dead.exists()
+    assert folders(tmp_path) == ["repository", "triton"]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_in_its_place_is_told(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "triton").write_text("x")
+    with pytest.raises(BundleError, match="a Triton model repository is a folder"):
+        write_triton(shop.folder, tmp_path / "triton")
