@@ -118,7 +118,7 @@ class GateReport:
     item: dict[str, Difference] = field(default_factory=dict)  # each output of item.onnx
     made_up: dict[str, Difference] = field(default_factory=dict)  # the same on drawn content
     subsets: dict[str, SubsetReport] = field(default_factory=dict)  # a part of every item missing
-    explain: ExplainReport | None = None  # with each source left out; None: an older bundle
+    explain: ExplainReport | None = None  # with each source left out; None: no such graph
     stored: StoredReport = field(default_factory=StoredReport)
     image_items: int = 0
     image_min_cosine: float | None = None  # against the features that the model was trained on
