@@ -21,6 +21,8 @@ from mmsr.engine.opened import CODE_FILES, CODE_INPUTS
 from mmsr.export.build import Plan, Stages, publish_run
 from mmsr.export.gate import GateReport
 from mmsr.export.quality import Policy, QualityReport
+from mmsr.export.tensorrt.engines import EngineChoice, EngineEntry, described
+from mmsr.export.tensorrt.flavour import Flavour
 
 pytestmark = pytest.mark.slow  # one real export
 
@@ -98,6 +100,13 @@ def test_every_key_of_the_provenance_is_explained(manifest: dict[str, Any]) -> N
 def test_every_number_of_the_gate_is_explained(manifest: dict[str, Any]) -> None:
     explained = lines_of_table(readme(), "| in `parity` | what was measured |")
     assert manifest["parity"].keys() == names_of(GateReport) == explained.keys()
+
+
+def test_every_key_of_engine_json_is_explained() -> None:
+    paragraph = readme().partition("one plan a graph and `engine.json`:")[2].partition("\n\n")[0]
+    flavour = Flavour(name="tensorrt-rtx", version="1.2", module=None)
+    found = described("0" * 16, EngineChoice(flavour=flavour, gpu=None), {})
+    assert found.keys() | names_of(EngineEntry) <= {*NAME.findall(paragraph)}
 
 
 def test_every_column_of_the_catalogue_is_explained_with_its_type() -> None:
