@@ -21,13 +21,14 @@ from mmsr.engine.config import RunnerName
 from mmsr.engine.encoders import Encoder, open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
-from mmsr.engine.opened import ITEM_INPUTS, OpenedBundle, open_bundle, writable
+from mmsr.engine.opened import ITEM_INPUTS, OpenedBundle, open_bundle
 from mmsr.engine.plan import Plan, plan
 from mmsr.engine.precision import precision_of
 from mmsr.engine.rows import CategoryFilter, ItemRow, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 from mmsr.engine.runners.choose import SEQUENCE, Runners
 from mmsr.engine.scored import ScoredRows, best
+from mmsr.bundle.tables import writable
 
 __all__ = [
     "CategoryFilter",
