@@ -59,7 +59,7 @@ def run_part(name: str) -> Part:
     """Run `tests/<name>`; further options come from PYTEST_ADDOPTS."""
     print(f"== tests/{name}", flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if name in ("unit", "integration", "faults"):  # a core each: two threads each would wait in turns
+    if name != "contract":  # a core each: two threads each would wait in turns
         environment.setdefault("OMP_NUM_THREADS", "1")
     start_s = time.monotonic()
     with ExitStack() as files:

@@ -32,10 +32,8 @@ def opened_until_it_ends(arguments: list[str]) -> tuple[list[dict[str, Any]], in
     return said, process.returncode, process.stderr.strip().rpartition("\n")[2]
 
 
-def test_damage_under_right_hashes_never_crashes_the_opening(
-    tmp_path: Path, tally: Tally
-) -> None:
-    """A bundle's file damaged before its hashes were taken: every parser of the opening is fuzzed."""
+def test_damage_under_right_hashes_never_crashes_the_opening(tmp_path: Path, tally: Tally) -> None:
+    """A bundle's file damaged before its hashes were taken."""
     shop = publish_every_file(tmp_path / "repository")
     other = publish_every_file(shop.root, seed=1, label=None)
     folders = [str(path) for path in (shop.folder, other.folder, tmp_path)]
@@ -48,7 +46,7 @@ def test_damage_under_right_hashes_never_crashes_the_opening(
         for seed, how in ended.items():
             if how == "served":
                 tally.survived("answers its probe set as PyTorch does: not felt, or read later")
-            elif "\n" in how or ".onnx: " not in how and "export the model again" not in how:
+            elif "\n" in how or (".onnx: " not in how and "export the model again" not in how):
                 tally.lose(f"seed {seed}: {damage[seed]}: {how}")
             else:
                 tally.survived("refused in one line")

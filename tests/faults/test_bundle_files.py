@@ -1,4 +1,4 @@
-"""Every file of a bundle damaged in every way: refused by its name, and the old bundle serves on."""
+"""Every file of a bundle damaged in every way: refused by its name; the old bundle serves on."""
 
 import random
 import shutil

@@ -1,6 +1,6 @@
 """A process that opens bundles whose damaged files bear the right hashes, as a server does.
 
-`python open_damaged.py BUNDLE OTHER FOLDER FIRST LAST`: one line of JSON before each bundle, one after.
+`python open_damaged.py BUNDLE OTHER FOLDER FIRST LAST`: a line of JSON before each, and after.
 Whoever can write into a repository can write such a bundle; so can an exporter with a fault.
 """
 

@@ -187,6 +187,10 @@ class RunnerFailed(EngineError):
     """The computation failed; the server's log says why, the caller is not told."""
 
 
+class EncoderEnded(RunnerFailed):
+    """The process that encodes was ended while it was at something, by whatever it was."""
+
+
 class Bug(RunnerFailed):
     """Something that nobody foresaw; logged with its traceback where it was met."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.tables import writable
 from mmsr.engine.catalogue.named_filters import NamedFilters
 from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.config import RunnerName
@@ -28,7 +29,6 @@ from mmsr.engine.rows import CategoryFilter, ItemRow, RowAnswer, RowRequest
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 from mmsr.engine.runners.choose import SEQUENCE, Runners
 from mmsr.engine.scored import ScoredRows, best
-from mmsr.bundle.tables import writable
 
 __all__ = [
     "CategoryFilter",

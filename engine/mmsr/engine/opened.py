@@ -16,11 +16,11 @@ import numpy.typing as npt
 from mmsr.bundle.catalogue import CATALOGUE, Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
+from mmsr.bundle.tables import map_table
 from mmsr.engine.config import Limits
 from mmsr.engine.items import CHUNK, bound_rows
 from mmsr.engine.probe_set import PROBE
 from mmsr.engine.quantise import CODES, SCALES
-from mmsr.bundle.tables import map_table
 
 ITEM_INPUTS = "tables/item_inputs.npy"
 ITEM_OUTPUTS = "tables/item_outputs.npy"

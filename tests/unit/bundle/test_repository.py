@@ -115,7 +115,7 @@ def test_what_a_manifest_only_says_of_a_bundle_is_not_damaged_unseen(tmp_path: P
     replace(write_bundle(tmp_path), metrics={"test.masked.ndcg@10": 0.7}).save(tmp_path)
     path = tmp_path / "manifest.json"
     path.write_text(path.read_text().replace("0.7", "0.3"))
-    with pytest.raises(BundleError, match=r"manifest\.json does not say any more what its checksum"):
+    with pytest.raises(BundleError, match=r"manifest\.json does not say any more what"):
         load_manifest(tmp_path)
 
 

@@ -104,10 +104,7 @@ def open_dataset(folder: Path) -> Dataset:
         )
     try:
         info = DataInfo(**raw)
-        arrays = {
-            name: read_only(folder / "sequences" / f"{name}.npy")
-            for name in SEQUENCE_DTYPES
-        }
+        arrays = {name: read_only(folder / "sequences" / f"{name}.npy") for name in SEQUENCE_DTYPES}
         problem = _disagreement(folder, info, arrays)
     except (*UNREADABLE, pa.ArrowException) as error:
         problem = one_line(error)

@@ -10,11 +10,11 @@ import numpy as np
 from mmsr.bundle.compose import with_brand
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import Manifest
+from mmsr.bundle.tables import map_table
 from mmsr.engine.catalogue.records import Content, Floats
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.runners.base import AnyArray
 from mmsr.engine.runners.onnx import OnnxRunner, open_onnx
-from mmsr.bundle.tables import map_table
 
 IDS = "tables/ids.npy"
 ROWS_AT_ONCE = 1024
