@@ -52,7 +52,7 @@ class Writer(threading.Thread):
         with CatalogueClient(self._target) as catalogue:
             try:
                 while True:
-                    catalogue.upsert([item_of(self.written + 1)], deadline_ms=1000)
+                    catalogue.upsert([item_of(self.written + 1)], deadline_ms=DEADLINE_MS)
                     self.written += 1
                     if self.written == self._wanted:
                         self.enough.set()

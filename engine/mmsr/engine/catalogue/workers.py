@@ -43,8 +43,8 @@ class Worker:
     ) -> tuple[dict[str, Any], bytes]:
         """Return the answer.
 
-        `ImageError`: the image cannot be used; `DecoderEndedError`, that using it ended the process, or
-        that something else did. `RunnerFailed`, `EncoderEnded`: anything else went wrong.
+        `ImageError`: the image cannot be used; `DecoderEndedError`: using it ended the process, or
+        something else did. `RunnerFailed`, `EncoderEnded`: anything else went wrong.
         """
         process = self._running()
         answer, is_late = _exchange(process, dict(header), payload, limit_s)
