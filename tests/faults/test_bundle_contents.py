@@ -12,14 +12,15 @@ from support.every_file import publish_every_file
 from support.tally import SEED, Tally, rounds
 from support.tree import ROOT
 
-BUNDLES = rounds(80, 1500)
+BUNDLES = rounds(60, 1200)
 LONGEST_S = 300.0  # for all that one process opens
 SPACE = 100_000  # between two seeds of the suite
 
 
 def opened_until_it_ends(arguments: list[str]) -> tuple[list[dict[str, Any]], int, str]:
     """Return what the process said, its exit code, and its last words."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     process = subprocess.run(
         [sys.executable, open_damaged.__file__, *arguments],
         capture_output=True,

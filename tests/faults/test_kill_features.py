@@ -19,8 +19,8 @@ from support.tally import SEED, Tally, rounds
 from mmsr.training.dataset import open_dataset
 from mmsr.training.features.store import open_features
 
-KILLS = rounds(3, 40)
-WORKER_KILLS = rounds(1, 20)
+KILLS = rounds(2, 25)
+WORKER_KILLS = rounds(1, 8)
 ITEMS = 300  # two shards of pictures in the cache
 FILES = ("image.npy", "image_present.npy", "text.npy", "text_present.npy", "features.json")
 

@@ -9,7 +9,7 @@ import pytest
 
 from mmsr.bundle.catalogue import SCHEMA, Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError, one_line
-from mmsr.bundle.tables import UNREADABLE, map_table, read_only
+from mmsr.bundle.tables import UNREADABLE, create_table, map_table, read_only, save_table
 
 SHAPE = (4, 3)
 
@@ -68,6 +68,28 @@ def test_what_is_written_into_a_mapped_table_stays_out_of_the_file(tmp_path: Pat
     np.save(tmp_path / "table.npy", np.zeros(SHAPE, np.float32))
     map_table(tmp_path / "table.npy", SHAPE)[:] = 1.0
     assert not read_only(tmp_path / "table.npy").any()
+
+
+def test_a_full_disk_is_called_one() -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        save_table(Path("/dev/full"), np.zeros((200, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "table", [np.zeros(SHAPE, np.bool_), np.zeros(0, np.int64), np.zeros(5, "S32,<f4")]
+)
+def test_a_saved_table_is_as_numpy_saves_it(tmp_path: Path, table: object) -> None:
+    save_table(tmp_path / "ours.npy", np.asarray(table))
+    np.save(tmp_path / "numpy.npy", np.asarray(table))
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_a_new_table_has_all_its_blocks_before_it_is_written(tmp_path: Path) -> None:
+    """A full disk is told then; later it would be a signal that ends the process."""
+    table = create_table(tmp_path / "table.npy", (1000, 50))
+    assert not table.any()
+    found = (tmp_path / "table.npy").stat()
+    assert found.st_blocks * 512 >= found.st_size
 
 
 def test_a_librarys_complaint_becomes_one_printable_line() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.bundle.files import atomic_path
-from mmsr.bundle.tables import UNREADABLE, read_only
+from mmsr.bundle.tables import UNREADABLE, read_only, save_table
 
 SHARD_RECORDS = 256
 SHARD_SECONDS = 20.0  # a shard is written when it is full or this old
@@ -99,8 +99,8 @@ class FeatureCache:
 
 
 def _write(path: Path, records: npt.NDArray[Any]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, records, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        save_table(temporary, records)
 
 
 def contains(sorted_keys: Keys, keys: Keys) -> npt.NDArray[np.bool_]:

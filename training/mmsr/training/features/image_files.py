@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from mmsr.bundle.files import atomic_path
-from mmsr.bundle.tables import UNREADABLE, read_only
+from mmsr.bundle.tables import UNREADABLE, read_only, save_table
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.cache import NO_KEY, Keys, contains
 
@@ -76,8 +76,8 @@ def scan(dataset: Dataset, index_path: Path) -> ImageFiles:
 def save_index(files: ImageFiles, path: Path) -> None:
     """Remember the content hashes found so far, atomically."""
     known = np.sort(files.index_F[files.keys != NO_KEY], order="name")
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, known, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        save_table(temporary, known)
 
 
 def _stat_all(paths: list[str]) -> tuple[npt.NDArray[np.void], dict[int, str]]:
