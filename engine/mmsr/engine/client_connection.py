@@ -1,6 +1,7 @@
 """Where a client connects to and as whom: TLS, token, channels. Asks nothing."""
 
 import ipaddress
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,14 @@ from mmsr.engine.errors import ConfigError, EngineError, from_status
 from mmsr.engine.target import GRPC_SCHEMES
 from mmsr.engine.wire import RETRY_AFTER
 
+# Calls go to all addresses of a target in turns, and to none whose health says that it stops: it
+# says so before it refuses. A server without a health service counts as well.
+SERVICE_CONFIG = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 # A server that has just been started is found at once, not at gRPC's first retry after a second.
-OPTIONS = [
+OPTIONS: list[tuple[str, int | str]] = [
+    ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
