@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator
 from inspect import getdoc
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from support.tally import Tally, report, table, totals
 
 PROPERTY = "fault"
+FAILED: set[str] = set()
 ROWS: list[dict[str, Any]] = []  # of the scenarios that have ended, whichever worker ran them
 
 
@@ -25,8 +26,15 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Tally]:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.failed:
+        FAILED.add(report.nodeid)
     if report.when == "teardown":
-        ROWS.extend(value for name, value in report.user_properties if name == PROPERTY)  # type: ignore[misc]
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                row = cast("dict[str, Any]", value)
+                if report.nodeid in FAILED:
+                    row["fault"] = f"**FAILED** {row['fault']}"
+                ROWS.append(row)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -128,7 +128,7 @@ def test_a_server_keeps_the_old_bundle(
         for n in range(rounds(6, 60)):
             name, damage = names[n % len(names)], choose.choice(DAMAGES)
             linked(good, place)
-            done = damage(place / name, shop.folder / choose.choice(names), choose)
+            done = damage(place / name, instead(place, shop.folder, name, choose), choose)
             tally.mutations += 1
             with pytest.raises(LoadFailed) as refusal:
                 admin.load(place.name)
@@ -163,7 +163,7 @@ def test_a_server_does_not_begin_with_it(
         place = repository.versions / shop.folder.name
         linked(shop.folder, place)
         repository.promote(place.name, "stable")
-        done = damage(place / name, another.folder / choose.choice(names), choose)
+        done = damage(place / name, instead(place, another.folder, name, choose), choose)
         tally.mutations += 1
         served = start(repository.root)
         code = served.end()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.fork_server import Forked, ForkServer, fork_server
-from support.kills import children, descendants, spread, survivors
+from support.kills import children, descendants, is_there, spread, survivors
 from support.small_bert import small_text_encoder
 from support.small_shop import shop_recipe, write_shop
 from support.tally import SEED, Tally, rounds
@@ -21,6 +21,7 @@ from mmsr.training.features.store import open_features
 
 KILLS = rounds(2, 25)
 WORKER_KILLS = rounds(1, 8)
+LATEST_S = 0.6  # of a decoding process's life: it starts in about that
 ITEMS = 300  # two shards of pictures in the cache
 FILES = ("image.npy", "image_present.npy", "text.npy", "text_present.npy", "features.json")
 
@@ -121,16 +122,19 @@ def test_a_decoding_process_that_is_killed_costs_no_picture(
 ) -> None:
     """kill -9 of a process that decodes for `mmsr-train features`."""
     recipe, data = inputs
-    whole, whole_s = whole_run(server, recipe, data, tmp_path / "whole")
-    moments = spread(2 * WORKER_KILLS, random.Random(SEED))
-    for attempt in range(4 * WORKER_KILLS):
+    whole, _ = whole_run(server, recipe, data, tmp_path / "whole")
+    choose = random.Random(SEED)
+    for attempt in range(8 * WORKER_KILLS):
         if tally.kills == WORKER_KILLS:
             break
         target = tmp_path / f"data-{attempt}"
         shutil.copytree(data, target)
         process = start(server, recipe, target)
-        ended = process.ended_within(next(moments) * whole_s)
-        workers = [] if ended else decoding(process.pid)
+        while not (workers := decoding(process.pid)) and not process.ended_within(0.005):
+            continue
+        if workers and process.ended_within(choose.uniform(0, LATEST_S)):
+            workers = []
+        workers = [pid for pid in workers if is_there(pid)]
         for pid in workers:
             os.kill(pid, signal.SIGKILL)
             tally.kills += 1
