@@ -10,6 +10,8 @@ from support.serving import PATIENCE_S, Served, serving, start
 from support.tiny_bundle import Shop
 from support.tiny_live import picture, publish_live
 
+from mmsr.engine.client import CatalogueClient, Item
+from mmsr.engine.errors import CatalogueFull
 from mmsr.v1 import catalogue_pb2 as pb
 from mmsr.v1 import recommender_pb2 as rpb
 from mmsr.v1.catalogue_pb2_grpc import CatalogueStub
@@ -247,12 +249,18 @@ def test_so_is_one_of_the_other_methods(catalogue: CatalogueStub) -> None:
 
 
 def test_more_items_than_spare_rows_are_refused_with_their_number(
-    catalogue: CatalogueStub,
+    served: Served, catalogue: CatalogueStub
 ) -> None:
     items = [featured(f"many-{n}", 1, 2, 3) for n in range(100)]
     code, details = refusal(lambda: upsert(catalogue, *items))
     assert code == "RESOURCE_EXHAUSTED"
     assert "of the 83 spare ones" in details
+    new = [Item(item_id=f"many-{n}") for n in range(100)]
+    with (
+        CatalogueClient(served.target) as client,
+        pytest.raises(CatalogueFull, match="of the 83 spare ones"),
+    ):
+        client.upsert(new)
 
 
 def test_under_load_no_torn_row_is_read_and_nothing_deleted_comes_back(
