@@ -127,7 +127,7 @@ class BatchConfig:
     pending_limit: Annotated[
         int,
         Key(
-            about="calls that gRPC may hold unread; more are ended with CANCELLED",
+            about="calls of a method that gRPC may hold unread; more are ended with CANCELLED",
             flag="--pending-limit",
         ),
     ] = 64
