@@ -29,15 +29,17 @@ class BatchTimes:
         """
         self._shape_s = dict(self._average_s)
 
-    def efficient(self, most: int, share: float) -> int:
+    def efficient(self, most: int, share: float, short_s: float = 0.0) -> int:
         """Return the smallest batch at whose size requests go through nearly as fast as at any.
 
         Of the sizes that were settled, at most `most`: the first with `share` of the best rate in
-        requests a second. `most` if nothing was settled.
+        requests a second, or the largest that takes at most `short_s`, whichever is larger. `most`
+        if nothing was settled.
         """
-        rates = {size: size / max(s, LEAST_S) for size, s in self._shape_s.items() if size <= most}
-        enough = share * max(rates.values(), default=0.0)
-        return min((size for size, rate in rates.items() if rate >= enough), default=most)
+        known = {size: max(s, LEAST_S) for size, s in self._shape_s.items() if size <= most}
+        enough = share * max((size / s for size, s in known.items()), default=0.0)
+        fast = min((size for size, s in known.items() if size / s >= enough), default=most)
+        return max([fast, *(size for size, s in known.items() if s <= short_s)])
 
     def predict(self, size: int) -> float:
         """Return the seconds that a batch takes; 0 before the first measurement.

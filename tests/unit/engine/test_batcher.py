@@ -398,7 +398,7 @@ class Burst:
 def test_a_single_request_waits_for_one_efficient_batch_at_most(
     bursts: list[Burst], efficient: int, share: float
 ) -> None:
-    config = BatchConfig(max_batch=16, bulk_limit=4096, bulk_share=share)
+    config = BatchConfig(max_batch=16, bulk_limit=4096, bulk_share=share, bulk_ms=0)
     world = World(config=config)
     world.times.record(efficient, 0.010)
     world.times.settle()
