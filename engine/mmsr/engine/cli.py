@@ -90,9 +90,12 @@ def serve(*, config: Config = None, print_config: PrintConfig = False, **flags: 
 
 def _run(config: ServeConfig) -> None:
     import asyncio
+    import os
 
+    from mmsr.engine.memory import keep_large_blocks_apart
     from mmsr.engine.server import serve as serve_until_told
 
+    keep_large_blocks_apart(os.environ)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_until_told(config))
 
