@@ -78,6 +78,21 @@ Examples:
 Exit code 3: a run is VOID.
 """
 
+CATALOGUE = """Measure how long a write to the catalogue takes until an answer shows it.
+
+Made-up items come, may not be bought, may be bought again and are deleted, at --writes-per-s; \
+recommendations go on at --rate, and every --probe-ms it is asked for what is being written. \
+Windows without and with writes alternate, A B B A, and differ by the writes alone. At the end \
+the items are deleted, and all that the catalogue lists is compared with before. Until then \
+customers of that server may be shown them.
+
+Examples:
+  mmsr-bench catalogue TARGET --repository REPO --rate 100
+  mmsr-bench catalogue TARGET --repository REPO --content text --rounds 3
+
+Exit code 3: a run is VOID, no write was shown, or a made-up item is left.
+"""
+
 ENGINE = """Measure the runner alone, without a server: milliseconds a batch.
 
 This is the ceiling of a server on this machine: no socket, no queue, full batches. Every \

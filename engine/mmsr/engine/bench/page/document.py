@@ -17,6 +17,7 @@ from mmsr.engine.bench.page.load_charts import (
     roofline,
     timelines,
 )
+from mmsr.engine.bench.page.write_charts import SHOWN_ELSEWHERE, write_sections, write_tiles
 from mmsr.engine.bench.report import ServerReport
 from mmsr.engine.bench.summary import RunSummary
 from mmsr.engine.bench.tables import bounds, ceilings_note, name, notes, number, share, short
@@ -31,12 +32,15 @@ def write_page(path: Path, report: Any) -> None:
 
 def load_page(report: ServerReport) -> str:
     """Return the page of all runs of one scenario."""
+    writes = report.findings if report.scenario == "catalogue" else {}
+    names = run_names(report.runs, writes.get("windows", ()))
     content = [
-        tiles(_tiles(report)),
+        tiles(write_tiles(writes) if writes else _tiles(report)),
+        *(write_sections(writes) if writes else []),
         section("What a client sees", _client_table(report.runs)),
-        section("Latency against rate", latency_against_rate(report.runs)),
-        section("Distribution", distribution(report.runs)),
-        section("Second by second", timelines(report.runs)),
+        Html("") if writes else section("Latency against rate", latency_against_rate(report.runs)),
+        section("Distribution", distribution(report.runs, names)),
+        section("Second by second", timelines(report.runs, names)),
         section("Batches", batch_sizes(report.runs)),
     ]
     if report.ceilings is not None:
@@ -49,13 +53,28 @@ def load_page(report: ServerReport) -> str:
             )
         )
     content += [
-        section("Findings", facts(_plain(report.findings))) if report.findings else Html(""),
+        section("Findings", facts(_plain(_findings(report)))) if report.findings else Html(""),
         section("How to read this", *(tag("p", note, class_="notes") for note in notes(report))),
         section("Where and how", facts(_environment(report.environment))),
     ]
     title = f"mmsr-bench {report.scenario}: {report.target}"
     subtitle = f"bundle {report.bundle_id}, {report.histories:,} histories, k {report.k}"
     return page(title, subtitle, content, report.environment.time)
+
+
+def run_names(runs: Sequence[RunSummary], windows: Sequence[str]) -> list[str]:
+    """Return what charts call each run; windows of one load by their place and side."""
+    if not windows:
+        return [run.plan.name for run in runs]
+    return [
+        f"{place}: {side}" for place, (_, side) in enumerate(zip(runs, windows, strict=False), 1)
+    ]
+
+
+def _findings(report: ServerReport) -> dict[str, Any]:
+    if report.scenario != "catalogue":
+        return report.findings
+    return {name: said for name, said in report.findings.items() if name not in SHOWN_ELSEWHERE}
 
 
 def _tiles(report: ServerReport) -> list[tuple[str, str, str]]:

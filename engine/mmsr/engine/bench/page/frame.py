@@ -18,7 +18,7 @@ STYLE = """
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem } h3 { font-size: .95rem; margin: 1rem 0 .3rem }
 p { margin: .4rem 0; overflow-wrap: anywhere; max-width: 46rem }
 .muted, .remark, footer, .notes { color: var(--muted); font-size: .875rem }
 .void { color: var(--c1); font-weight: 600 }
