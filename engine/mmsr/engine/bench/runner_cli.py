@@ -1,4 +1,4 @@
-"""`mmsr-bench` for what computes, without a server: flags in, a table and JSON out."""
+"""`mmsr-bench` for what computes, without a server: flags in; a table, JSON and a page out."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mmsr.engine.bench.options import (
+    HtmlOption,
     JsonOption,
     LabelOption,
     RepositoryOption,
@@ -43,6 +44,7 @@ def engine(
     ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure the runner alone, without a server: milliseconds a batch."""
     from mmsr.engine.bench.engine_bench import EngineBench, measure_engine
@@ -62,7 +64,7 @@ def engine(
         threads=default_threads() if threads is None else threads,
         seed=seed,
     )
-    show(lambda: measure_engine(bench, progress_bar), print_engine, json_file)
+    show(lambda: measure_engine(bench, progress_bar), print_engine, json_file, html_file)
 
 
 def encode(
@@ -78,6 +80,7 @@ def encode(
         int | None, typer.Option(help="Threads of one computation. Default: as mmsr-serve.")
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure a bundle's image and text encoders: items a second."""
     from mmsr.engine.bench.encode_bench import EncodeBench, measure_encode
@@ -93,7 +96,7 @@ def encode(
         duration_s=duration_s,
         threads=default_threads() if threads is None else threads,
     )
-    show(lambda: measure_encode(bench, progress_bar), print_encode, json_file)
+    show(lambda: measure_encode(bench, progress_bar), print_encode, json_file, html_file)
 
 
 def retrain(
@@ -113,6 +116,7 @@ def retrain(
         list[str] | None, typer.Option(help="Handed on to mmsr-export, e.g. --fresh; repeatable.")
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure the way from the end of a training to the first new answer."""
     from mmsr.engine.bench.retrain_bench import RetrainBench, measure_retrain
@@ -128,4 +132,4 @@ def retrain(
         restart=restart,
         wait_s=wait_s,
     )
-    show(lambda: measure_retrain(bench), print_retrain, json_file)
+    show(lambda: measure_retrain(bench), print_retrain, json_file, html_file)

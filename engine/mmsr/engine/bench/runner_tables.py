@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from mmsr.engine.bench.report import RunnerReport
     from mmsr.engine.bench.retrain_bench import Stage
 
+Rows = tuple[Sequence[str], list[list[str]]]  # headings, cells
+ENGINE_TITLE = "The runner alone, and where its time goes"
+ENGINE_HEADINGS = ("p50 ms", "p99 ms", "requests/s", "pad", "run", "split", "GB/s", "of memory")
+WHOLE_WAY = "export to first new answer"
+ENCODE_TITLE = "From file or text to feature"
 GB_NOTE = (
     "GB/s: bytes of the output table over the time of a batch; of memory: over the copy rate. "
     "Above 100 % the table lies in a cache."
@@ -29,31 +34,32 @@ GB_NOTE = (
 def print_engine(console: Console, report: "EngineReport") -> None:
     """Print one table of all combinations; what is the same in all of them stands above it."""
     print_environment(console, report.environment)
-    first = report.runs[0]
-    same = [text for name, text in _facts(first).items() if not _varies(report.runs, name)]
-    lines = [
-        f"{report.threads} threads, memory copied at {report.copy_gb_per_s:.1f} GB/s (read and "
-        "written)",
-        ", ".join(same),
-    ]
-    print_lines(console, lines)
-    varying = [name for name in _facts(first) if _varies(report.runs, name)]
-    headings = (
-        "batch",
-        *varying,
-        "p50 ms",
-        "p99 ms",
-        "requests/s",
-        "pad",
-        "run",
-        "split",
-        "GB/s",
-        "of memory",
-    )
-    rows = [_row(run, varying) for run in report.runs]
-    console.print(table("The runner alone, and where its time goes", headings, rows))
+    print_lines(console, engine_lines(report))
+    console.print(table(ENGINE_TITLE, *engine_rows(report.runs)))
     print_lines(console, [GB_NOTE])
     _say_interrupted(console, report.interrupted)
+
+
+def engine_lines(report: "EngineReport") -> list[str]:
+    """Return what is the same in all combinations."""
+    facts = _facts(report.runs[0]).items()
+    return [
+        f"{report.threads} threads, memory copied at {report.copy_gb_per_s:.1f} GB/s (read and "
+        "written)",
+        ", ".join(text for name, text in facts if not _varies(report.runs, name)),
+    ]
+
+
+def engine_rows(runs: Sequence["BatchSummary"]) -> Rows:
+    """Return the headings and a row for each combination, with what varies."""
+    varying = [name for name in _facts(runs[0]) if _varies(runs, name)]
+    headings = ("batch", *varying, *ENGINE_HEADINGS)
+    return headings, [_row(run, varying) for run in runs]
+
+
+def combination(run: "BatchSummary", runs: Sequence["BatchSummary"]) -> str:
+    """Return what tells a run from the others, but for its batch size."""
+    return ", ".join(text for name, text in _facts(run).items() if _varies(runs, name))
 
 
 def _row(run: "BatchSummary", varying: Sequence[str]) -> list[str]:
@@ -88,10 +94,19 @@ def _varies(runs: Sequence["BatchSummary"], name: str) -> bool:
 def print_encode(console: Console, report: "RunnerReport") -> None:
     """Print one table of all encoders and batch sizes."""
     print_environment(console, report.environment)
-    runs: Sequence[EncodeSummary] = report.runs
-    facts = {f"{run.encoder}: {run.items}, {run.runner}" for run in runs}
-    lines = [f"bundle {report.bundle_id}, {report.findings['threads']} threads", *sorted(facts)]
-    print_lines(console, lines)
+    print_lines(console, encode_lines(report))
+    console.print(table(ENCODE_TITLE, *encode_rows(report.runs)))
+    _say_interrupted(console, report.interrupted)
+
+
+def encode_lines(report: "RunnerReport") -> list[str]:
+    """Return what was encoded, and by what."""
+    facts = {f"{run.encoder}: {run.items}, {run.runner}" for run in report.runs}
+    return [f"bundle {report.bundle_id}, {report.findings['threads']} threads", *sorted(facts)]
+
+
+def encode_rows(runs: Sequence["EncodeSummary"]) -> Rows:
+    """Return the headings and a row for each encoder and batch size."""
     headings = ("encoder", "batch", "items/s", "limit: ready tensors", "share", "ms a batch")
     rows = [
         [
@@ -104,8 +119,7 @@ def print_encode(console: Console, report: "RunnerReport") -> None:
         ]
         for run in runs
     ]
-    console.print(table("From file or text to feature", headings, rows))
-    _say_interrupted(console, report.interrupted)
+    return headings, rows
 
 
 def print_retrain(console: Console, report: "RunnerReport") -> None:
@@ -113,19 +127,21 @@ def print_retrain(console: Console, report: "RunnerReport") -> None:
     print_environment(console, report.environment)
     stages: Sequence[Stage] = report.runs
     rows = [[stage.name, short(stage.seconds), share(stage.share)] for stage in stages]
-    found = report.findings
-    rows.append(["export to first new answer", short(found["export_to_answer_s"]), "100%"])
+    rows.append([WHOLE_WAY, short(report.findings["export_to_answer_s"]), "100%"])
     title = f"Retrain to live: bundle {report.bundle_id}"
     console.print(table(title, ("stage", "s", "of it"), rows))
-    print_lines(
-        console,
-        [
-            f"Training ended {found['train_end']}, the export began "
-            f"{found['waited_before_export_s']:,.1f} s later, the first new answer came "
-            f"{found['first_answer']}, {found['label_to_answer_s']:.2f} s after the label moved.",
-            f"Not converted again: {', '.join(found['reused']) or 'nothing'}.",
-        ],
-    )
+    print_lines(console, retrain_lines(report))
+
+
+def retrain_lines(report: "RunnerReport") -> list[str]:
+    """Return from when to when a retrain went."""
+    found = report.findings
+    return [
+        f"Training ended {found['train_end']}, the export began "
+        f"{found['waited_before_export_s']:,.1f} s later, the first new answer came "
+        f"{found['first_answer']}, {found['label_to_answer_s']:.2f} s after the label moved.",
+        f"Not converted again: {', '.join(found['reused']) or 'nothing'}.",
+    ]
 
 
 def _say_interrupted(console: Console, interrupted: bool) -> None:

@@ -1,17 +1,20 @@
 """The page for a browser: whole, of one file, with every chart; and what charts are made of."""
 
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 from support.load_report import load_report
+from support.runner_reports import encode_report, engine_report, retrain_report
 
 from mmsr.engine.bench.page.chart import Axis, Drawing, Scale, Series, draw, log_ticks, ticks
-from mmsr.engine.bench.page.document import load_page, write_page
+from mmsr.engine.bench.page.document import load_page, page_of, write_page
 from mmsr.engine.bench.page.load_charts import cdf_points
 from mmsr.engine.bench.report import ServerReport
 from mmsr.engine.bench.tables import print_server
@@ -74,6 +77,48 @@ def test_the_page_loads_nothing(text: str) -> None:
 def test_the_page_is_made_for_dark_rooms_and_phones(text: str) -> None:
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport" content="width=device-width' in text
+
+
+@pytest.mark.parametrize(
+    ("report_of", "headings", "said"),
+    [
+        (
+            engine_report,
+            ["The runner alone, and where its time goes", "By batch size", "Where and how"],
+            "items 500",
+        ),
+        (
+            encode_report,
+            ["From file or text to feature", "By batch size", "Where and how"],
+            "the graph alone, on ready tensors",
+        ),
+        (
+            lambda root: retrain_report(),
+            ["Stages", "Findings", "Where and how"],
+            "Interrupted: this is what was measured so far.",
+        ),
+    ],
+)
+def test_what_is_measured_without_a_server_has_a_page_too(
+    report_of: Callable[[Path], Any], headings: list[str], said: str, tmp_path: Path
+) -> None:
+    page = page_of(report_of(tmp_path / "r"))
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert re.findall(r"<h2>(.*?)</h2>", page) == headings
+    assert said in page
+
+
+def test_a_stage_is_a_bar_as_long_as_its_share() -> None:
+    page = page_of(retrain_report())
+    assert re.findall(r'<rect [^>]*width="([0-9.]+)"', page) == [
+        "20.0",
+        "10.0",
+        "10.0",
+        "5.0",
+        "55.0",
+    ]
 
 
 def test_names_are_escaped(text: str) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from support.load_report import load_report, run_of
+from support.load_report import run_of
 from support.tiny_bundle import Sizes, publish, seal
 from support.tiny_live import publish_live
+from support.write_report import WINDOW, lost, many, report_of, restored, written
 
 from mmsr.bundle.manifest import load_manifest
 from mmsr.engine.bench.catalogue_bench import (
@@ -24,8 +25,7 @@ from mmsr.engine.bench.catalogue_tables import print_catalogue
 from mmsr.engine.bench.page.document import load_page
 from mmsr.engine.bench.page.write_charts import share_points
 from mmsr.engine.bench.plan import BenchError, RunPlan, Traffic, Window
-from mmsr.engine.bench.report import ServerReport, write_report
-from mmsr.engine.bench.samples import OK
+from mmsr.engine.bench.report import write_report
 from mmsr.engine.bench.server_bench import Subject
 from mmsr.engine.bench.shop import item_maker
 from mmsr.engine.bench.wire import RESOURCE_EXHAUSTED
@@ -37,36 +37,7 @@ from mmsr.engine.bench.write_summary import (
 )
 from mmsr.engine.bench.writes import DELETED, NEW, OFF, ON, Written
 
-WINDOW = Window(warm_up_s=1.0, duration_s=10.0)
 UNAVAILABLE = 14
-
-
-def written(**said: Any) -> Written:
-    """Return a write that went well, 20 ms to its acknowledgement and 30 ms until it was shown."""
-    ordinary: dict[str, Any] = {
-        "kind": NEW,
-        "window": 0,
-        "intended_s": 2.0,
-        "lag_ms": 0.1,
-        "status": OK,
-        "acknowledged_ms": 20.0,
-        "shown_ms": 30.0,
-        "gap_ms": 9.0,
-        "stale": 0,
-        "encode_ms": 0.0,
-    }
-    return Written(**(ordinary | said))
-
-
-def lost(status: int, **said: Any) -> Written:
-    return written(status=status, acknowledged_ms=None, shown_ms=None, gap_ms=None, **said)
-
-
-def many(count: int, **said: Any) -> list[Written]:
-    """Return writes spread over the window, shown after 1, 2, 3 … ms."""
-    return [
-        written(intended_s=1 + 10 * n / count, shown_ms=float(n + 1), **said) for n in range(count)
-    ]
 
 
 def test_percentiles_of_known_times_have_intervals_around_them() -> None:
@@ -135,19 +106,6 @@ def test_writes_that_count_are_not_void() -> None:
     assert void_writes([written(lag_ms=2.9)], WINDOW, 0) is None
 
 
-def restored(**said: Any) -> dict[str, Any]:
-    same = {"items": 5, "sha256": "a"}
-    return {
-        "prefix": "mmsr-bench-1",
-        "written": 7,
-        "before": same,
-        "after": same,
-        "left": 0,
-        "error": None,
-        "same": True,
-    } | said
-
-
 def test_a_catalogue_that_was_not_put_back_says_what_to_do() -> None:
     assert not_put_back(restored()) is None
     assert not_put_back(restored(same=False)) is None  # somebody else's change is no fault
@@ -180,28 +138,6 @@ def test_windows_with_writes_are_set_beside_those_without() -> None:
         "failed": 0,
     }
     assert traffic_ratios([("A", calm), ("B", void)]) == []
-
-
-def report_of(done: list[Written], **said: Any) -> ServerReport:
-    plain = load_report()
-    runs = plain.runs[1:3]
-    sides = list(zip("AB", runs, strict=True))
-    findings = {
-        "writes_per_s": 5.0,
-        "probe_ms": 10.0,
-        "content": "features",
-        "windows": ["A", "B"],
-        **write_findings(done, WINDOW),
-        "first_details": {"RESOURCE_EXHAUSTED": "no row"},
-        "questions": 100,
-        "unanswered": 3,
-        "traffic": traffic_ratios(sides),
-        "counts": {side: traffic_counts(sides, side) for side in "AB"},
-        "memory_mib": {"first": 100.0, "most": 120.0, "last": 110.0},
-        "restored": restored(),
-        "void": None,
-    }
-    return replace(plain, scenario="catalogue", runs=runs, findings=findings | said)
 
 
 def test_the_tables_fit_a_terminal_and_the_page_has_the_writes(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ svg text { fill: var(--muted); font: 11px system-ui, sans-serif }
 .dashed { stroke-dasharray: 6 3 } .bar { opacity: .85 }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0;
   margin: .3rem 0 .8rem; font-size: .875rem }
+.part { width: 12rem; height: .8rem }
 .legend svg { display: inline-block; width: 22px; height: 8px; margin-right: .4rem }
 @media (max-width: 40rem) { th, td { padding: .3rem .4rem }
   .scroll tbody th:first-child { white-space: normal; min-width: 6rem; max-width: 8.5rem;

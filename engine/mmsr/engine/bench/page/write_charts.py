@@ -37,8 +37,8 @@ def write_sections(found: dict[str, Any]) -> list[Html]:
     traffic = table(HEADINGS, traffic_rows(found))
     notes = [tag("p", line, class_="notes") for line in [setting(found), *catalogue_lines(found)]]
     return [
-        section("Writes", *tables, *notes),
         section("Writes shown within a time", shown_within(found)),
+        section("Writes", *tables, *notes),
         section(TRAFFIC, traffic),
     ]
 
