@@ -22,7 +22,7 @@ def engine_report(root: Path) -> EngineReport:
     """Measure two batch sizes at two catalogue sizes."""
     publish(root, Sizes(items=60, probes=5))
     bench = EngineBench(
-        repository=root,
+        repositories=[root],
         labels=["stable"],
         batches=[1, 4],
         items=[60, 500],

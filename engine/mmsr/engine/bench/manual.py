@@ -96,11 +96,14 @@ Exit code 3: a run is VOID, no write was shown, or a made-up item is left.
 ENGINE = """Measure the runner alone, without a server: milliseconds a batch.
 
 This is the ceiling of a server on this machine: no socket, no queue, full batches. Every \
-combination of --label, --items, --length, --k and --batch is measured.
+combination of --items, --length, --k and --batch is measured. Several bundles (--repository, \
+--label) are measured in turn, A B B A, so that what a machine does slowly falls on all, and each \
+is set beside the first. What computes is chosen as mmsr-serve does; --runner forces it.
 
 Examples:
   mmsr-bench engine --repository REPO --batch 1,8,64
   mmsr-bench engine --repository REPO --label fp32 --label int8 --batch 1,32
+  mmsr-bench engine --repository OLD --repository NEW --batch 1,32
   mmsr-bench engine --repository REPO --items 10000,1000000 --length 10,50
 """
 

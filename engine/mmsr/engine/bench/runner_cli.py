@@ -1,7 +1,7 @@
 """`mmsr-bench` for what computes, without a server: flags in; a table, JSON and a page out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -15,13 +15,18 @@ from mmsr.engine.bench.options import (
 )
 from mmsr.engine.bench.plan import parse_counts
 from mmsr.engine.bench.present import show
+from mmsr.engine.config import RunnerName
+
+RUNNERS = get_args(RunnerName)
 
 
 def engine(
-    repository: RepositoryOption,
+    repository: Annotated[
+        list[Path], typer.Option(help="Repository that holds the bundle; repeat it to compare.")
+    ],
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Label of a bundle; repeat it to compare precisions. Default: stable."),
+        typer.Option(help="Label or id of a bundle; repeat it to compare. Default: stable."),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32,128",
     length: Annotated[
@@ -35,9 +40,9 @@ def engine(
             help="Catalogue sizes: the bundle's rows drawn again and again. Default: its own."
         ),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(help="What computes, in ONNX Runtime's words.")
-    ] = "CPUExecutionProvider",
+    runner: Annotated[
+        str, typer.Option(help=f"What computes, as in mmsr-serve: {', '.join(RUNNERS)}.")
+    ] = "auto",
     duration_s: Annotated[float, typer.Option(help="Measured seconds of each combination.")] = 3.0,
     threads: Annotated[
         int | None, typer.Option(help="Threads of one computation. Default: as mmsr-serve.")
@@ -53,13 +58,13 @@ def engine(
     from mmsr.engine.config import default_threads
 
     bench = EngineBench(
-        repository=repository,
+        repositories=repository,
         labels=label or ["stable"],
         batches=parse_counts(batch, "--batch"),
         lengths=[None] if length is None else parse_counts(length, "--length"),
         ks=parse_counts(k, "--k"),
         items=[None] if items is None else parse_counts(items, "--items"),
-        providers=(provider,),
+        runner=cast(RunnerName, runner),
         duration_s=duration_s,
         threads=default_threads() if threads is None else threads,
         seed=seed,

@@ -11,12 +11,15 @@ from mmsr.engine.bench.runner_tables import (
     ENCODE_TITLE,
     ENGINE_TITLE,
     GB_NOTE,
+    RATIO_NOTE,
+    RATIO_TITLE,
     WHOLE_WAY,
     combination,
     encode_lines,
     encode_rows,
     engine_lines,
     engine_rows,
+    ratio_rows,
     retrain_lines,
 )
 from mmsr.engine.bench.tables import number, share, short
@@ -64,8 +67,15 @@ def _engine(report: "EngineReport") -> list[Html]:
     return [
         tiles(values),
         section(ENGINE_TITLE, *_notes(engine_lines(report)), table(*engine_rows(runs))),
+        _bundles(report),
         section("By batch size", _engine_charts(runs), *_notes([GB_NOTE])),
     ]
+
+
+def _bundles(report: "EngineReport") -> Html:
+    if not report.ratios:
+        return Html("")
+    return section(RATIO_TITLE, table(*ratio_rows(report)), *_notes([RATIO_NOTE]))
 
 
 def _name(run: "BatchSummary", runs: Sequence["BatchSummary"]) -> str:
