@@ -74,6 +74,7 @@ class CompareReport:
     interrupted: bool = False
     void: bool = False
     load_runs: Sequence[Any] = ()  # of a live comparison, in the order in which they were made
+    order: Sequence[str] = ()  # which side each of them is of: A, B, B, A, …
 
     @property
     def regressed(self) -> bool:

@@ -75,7 +75,7 @@ Examples:
   mmsr-bench reload TARGET --repository REPO --between 1f0c… --between 9ab3…
   mmsr-bench reload TARGET --repository REPO --hook ./switch.sh --every-s 20
 
-Exit code 3: a run is VOID.
+Exit code 3: a run is VOID, or no switch was seen.
 """
 
 CATALOGUE = """Measure how long a write to the catalogue takes until an answer shows it.

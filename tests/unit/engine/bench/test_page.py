@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
@@ -17,7 +18,8 @@ from mmsr.engine.bench.page.chart import Axis, Drawing, Scale, Series, draw, log
 from mmsr.engine.bench.page.document import load_page, page_of, write_page
 from mmsr.engine.bench.page.load_charts import cdf_points
 from mmsr.engine.bench.report import ServerReport
-from mmsr.engine.bench.tables import print_server
+from mmsr.engine.bench.server_side import ServerProcess
+from mmsr.engine.bench.tables import notes, print_server
 
 VOID_TAGS = {"meta", "br"}
 
@@ -136,6 +138,33 @@ def test_the_tables_fit_a_terminal_of_80_columns(report: ServerReport) -> None:
     print_server(Console(file=out, width=80), report)
     assert "…" not in out.getvalue()
     assert "Share of the ceilings of this machine" in out.getvalue()
+
+
+def test_the_lag_the_warm_up_and_a_void_run_are_printed_as_they_are(report: ServerReport) -> None:
+    late = replace(
+        report.runs[1],
+        lag_ms={"p50": 1.83, "p90": 5.0, "p99": 11.4},
+        warm_up_requests=123_456,
+        void="the generator itself was late",
+    )
+    out = StringIO()
+    print_server(Console(file=out, width=80), replace(report, runs=[late]))
+    text = out.getvalue()
+    rows = [line.split() for line in text.splitlines() if line.startswith(" VOID 100/s")]
+    assert len(rows) == 5  # in every table that it stands in
+    assert rows[3][-2:] == ["1.83", "11.4"]
+    assert "the first 1 s of each run, 123,456 requests in all" in text
+    assert "open, 100/s: VOID, the generator itself was late" in text
+
+
+@pytest.mark.parametrize(("generator_us", "said"), [(700.0, False), (701.0, True)])
+def test_a_generator_that_costs_nearly_as_much_as_the_server_is_told(
+    report: ServerReport, generator_us: float, said: bool
+) -> None:
+    process = ServerProcess(cpu_us=1000.0, cpu_cores=0.5, memory_mib=[])
+    run = replace(report.runs[1], process=process, generator_cpu_us=generator_us)
+    text = "\n".join(notes(replace(report, runs=[run])))
+    assert ("open, 100/s: the generator costs 0.70 of the server's CPU time" in text) == said
 
 
 def test_the_distribution_ends_before_the_slowest_request(report: ServerReport) -> None:
