@@ -1,7 +1,9 @@
 """`mmsr-bench engine`: a real ONNX graph, measured by batch size."""
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from mmsr.engine.bench.runner_tables import print_engine
 from mmsr.engine.bench.synthetic import Asked, bind_items
 from mmsr.engine.errors import ConfigError
 from mmsr.engine.model import RowRequest, open_model, split
+from mmsr.engine.runners.base import AnyArray
 
 
 def no_progress(name: str, total_s: float) -> AbstractContextManager[Tick]:
@@ -73,6 +76,28 @@ def test_a_report_by_batch_size(repository: Repository, twin: Twin) -> None:
     written = json.loads(path.read_text())
     assert written["scenario"] == "engine"
     assert written["runs"][0]["batch_ms"]["p50"] == report.runs[0].batch_ms["p50"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountingAsked(Asked):
+    """Counts the batches that are made."""
+
+    made: list[int]
+
+    def inputs(self, requests: Sequence[RowRequest]) -> dict[str, AnyArray]:
+        self.made.append(len(requests))
+        return super().inputs(requests)
+
+
+def test_batches_of_the_warm_up_are_computed_and_not_timed(repository: Repository) -> None:
+    model = open_model(repository.resolve("stable"), threads=1)
+    try:
+        asked = CountingAsked(model=model, items=None, made=[])
+        batches = make_batches(model, Point(batch=3, length=7, k=2, items=None), seed=0)
+        times_R3 = time_batches(asked, batches, 0.05, lambda passed_s: None)
+    finally:
+        model.close()
+    assert len(asked.made) > len(times_R3) > 0
 
 
 def test_batches_are_full_different_and_of_one_length(repository: Repository) -> None:

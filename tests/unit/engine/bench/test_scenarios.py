@@ -143,7 +143,7 @@ def test_pooled_requests_count_from_when_they_were_meant_to_be_sent() -> None:
 def test_the_windows_of_a_reload_leave_the_warm_up_out() -> None:
     plan = RunPlan(rate_per_s=100.0, window=Window(warm_up_s=2.0, duration_s=4.0))
     measured = measure_virtually(plan, 0.001)
-    run = replace(run_of(plan), version_changes_s=[0.5])  # in the last second of which it began
+    run = replace(run_of(plan), version_changes_s=[0.5])  # half of the second before it is warm-up
     found = reload_findings(measured.samples, run, [0.4])
     counted = int((measured.samples.intended_s_R >= 2.0).sum())
     assert found["near"]["requests"] + found["far"]["requests"] == counted
@@ -189,6 +189,9 @@ def test_pooled_requests_count_their_failures() -> None:
     assert (part.requests, part.failed, part.seconds) == (31, 1, 3.0)
     assert part.latency_ms["p50"] == pytest.approx(10.0)
     assert part.max_ms == pytest.approx(10.0)
+    for n in range(31):
+        recorder.add((50 + n, 50 + n, 51 + n), 14, Answer())
+    assert pooled(recorder.samples(), 3.0).latency_ms["p50"] is None  # half and more have failed
 
 
 @pytest.mark.parametrize(

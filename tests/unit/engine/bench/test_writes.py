@@ -81,6 +81,8 @@ def test_a_write_that_waits_for_the_server_counts_from_when_it_was_meant() -> No
     assert [write.acknowledged_ms for write in writer.done] == pytest.approx(
         [200.0, 324.0, 448.0], abs=11
     )
+    # Shown 30 ms after the sending, which is that much before the acknowledgement.
+    assert [write.shown_ms for write in writer.done] == pytest.approx([34.0, 158.0, 282.0], abs=21)
     assert [write.lag_ms for write in writer.done] == pytest.approx([0, 0, 0], abs=1e-6)
 
 
@@ -90,6 +92,7 @@ def test_a_late_generator_is_the_lag_and_is_in_the_times() -> None:
     [write] = write_virtually(clock, VirtualShop(clock), [0.1], 1.0, PACE).done
     assert write.lag_ms == pytest.approx(50.0)
     assert write.acknowledged_ms == pytest.approx(83.0)
+    assert write.shown_ms == pytest.approx(84.0)  # asked at 180 ms, 50 of them late
 
 
 def test_a_window_without_writes_asks_as_often() -> None:
