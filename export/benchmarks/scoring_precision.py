@@ -1,6 +1,6 @@
 """Scoring in int8 with exact re-ranking beside scoring in fp32: states in, the best rows out.
 
-    python export/benchmarks/scoring_precision.py --json export/results/scoring-precision.json
+    python export/benchmarks/scoring_precision.py --markdown export/results/scoring-precision.md
 
 The end of the sequence graph alone, as it is exported (filters, top-K), by the runner that serves,
 tables bound once, in turns. Whoever answers other rows than fp32 is not timed.
@@ -9,10 +9,11 @@ tables bound once, in turns. Whoever answers other rows than fp32 is not timed.
 # B batch, C table rows, D width, K results
 
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +24,8 @@ import onnx
 import typer
 from onnx import TensorProto, helper
 
-from benchmarks.turns import Line, take_turns
+from benchmarks.heading import command_line, commit, heading
+from benchmarks.turns import Line, beside, take_turns
 from mmsr.bundle.terminal import run as run_app
 from mmsr.engine.items import bound_rows
 from mmsr.engine.probe_answers import outside
@@ -87,6 +89,82 @@ def overlap(runners: dict[str, Runner], batch: Batch) -> float:
     return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in pairs]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One size and batch: fp32 first, then int8."""
+
+    items: int
+    batch: int
+    overlap: float  # of int8's rows with fp32's
+    lines: list[Line]
+
+    def row(self) -> str:
+        """Return its line of the table."""
+        fp32, int8 = self.lines
+        by_cpu = beside(fp32, int8)
+        p50, cpu = (
+            " | ".join(f"{value:.3g}" for value in values)
+            for values in (
+                (fp32.p50_ms, int8.p50_ms),
+                (float(np.median(fp32.cpu_ms)), float(np.median(int8.cpu_ms))),
+            )
+        )
+        return (
+            f"| {self.items:,} | {self.batch} | {self.overlap:.4f} | {p50} | {cpu} "
+            f"| {int8.ratio:.2f} [{int8.ratio_low:.2f}, {int8.ratio_high:.2f}] "
+            f"| {by_cpu.cpu:.2f} [{by_cpu.cpu_least:.2f}, {by_cpu.cpu_most:.2f}] |"
+        )
+
+
+def measure(count: int, width: int, batches: list[int], how: tuple[int, int, float]) -> list[Cell]:
+    """Time both graphs on one catalogue; `how`: threads, rounds, seconds of a turn."""
+    threads, rounds, turn_s = how
+    cells = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_graphs(width, count, Path(folder))
+        table = np.random.default_rng(count).normal(size=(bound_rows(count), width))
+        outputs_CD = table.astype(np.float32)
+        runners = {name: open_bound(path, outputs_CD, threads) for name, path in paths.items()}
+        for size in batches:
+            asked = batch_of(size, count, width)
+            same = overlap(runners, asked)
+            if same < MIN_OVERLAP:
+                sys.exit(f"int8 gives other rows than fp32: overlap {same:.4f}")
+            calls: dict[str, Callable[[], object]] = {
+                name: partial(runner.run, asked) for name, runner in runners.items()
+            }
+            lines = take_turns(calls, rounds, turn_s)
+            cells.append(Cell(items=count, batch=size, overlap=same, lines=lines))
+            typer.echo(cells[-1].row())
+        for runner in runners.values():
+            runner.close()
+    return cells
+
+
+def report(head: list[str], setting: dict[str, Any], cells: list[Cell]) -> Iterator[str]:
+    """Yield the lines of the report."""
+    yield f"# Scoring in int8 with exact re-ranking beside fp32, width {setting['width']}"
+    yield ""
+    yield from head
+    yield ""
+    load = " and ".join(f"{setting[when]:.1f}" for when in ("load_before", "load_after"))
+    yield "From states to the best rows: the end of the sequence graph as it is exported,"
+    yield f"{EXCLUDED} rows excluded, K = {K}, threads: {setting['threads']}, in turns, there and"
+    yield f"back, {setting['rounds']} rounds. Load average of the machine before and after: {load};"
+    others = "beyond the threads that are timed it is others' work"
+    yield f"{others}: read the ratios, not the milliseconds."
+    yield "They are of one round each; by the clock the median with its 95 % interval, of CPU time"
+    yield "(all threads) the median and the range. Above 1: int8 is faster."
+    yield ""
+    yield (
+        "| items | batch | overlap | fp32 p50 ms | int8 | fp32 CPU ms | int8 "
+        "| fp32 / int8 by the clock | of CPU time |"
+    )
+    yield "|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    yield from (cell.row() for cell in cells)
+    yield ""
+
+
 @app.command()
 def main(  # noqa: PLR0913 (a command has as many parameters as flags)
     items: Annotated[list[int], typer.Option(help="catalogue sizes")] = CATALOGUES,
@@ -95,43 +173,23 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
     threads: Annotated[int, typer.Option(min=1)] = 1,
     rounds: Annotated[int, typer.Option(min=3)] = 7,
     turn_s: Annotated[float, typer.Option(help="seconds of one turn", min=0.05)] = 0.2,
+    markdown: Annotated[Path | None, typer.Option(help="write the report there")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the numbers")] = None,
 ) -> None:
     """Print, for each size, how many times as long fp32 takes as int8."""
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for count in items:
-            paths = write_graphs(width, count, Path(folder))
-            table = np.random.default_rng(count).normal(size=(bound_rows(count), width))
-            outputs_CD = table.astype(np.float32)
-            runners = {name: open_bound(path, outputs_CD, threads) for name, path in paths.items()}
-            for size in batch:
-                asked = batch_of(size, count, width)
-                same = overlap(runners, asked)
-                if same < MIN_OVERLAP:
-                    sys.exit(f"int8 gives other rows than fp32: overlap {same:.4f}")
-                calls: dict[str, Callable[[], object]] = {
-                    name: partial(runner.run, asked) for name, runner in runners.items()
-                }
-                lines = take_turns(calls, rounds, turn_s)
-                tell(count, size, lines)
-                measured = [asdict(line) for line in lines]
-                results.append({"items": count, "batch": size, "overlap": same, "lines": measured})
-            for runner in runners.values():
-                runner.close()
-    found = {"width": width, "threads": threads, "k": K, "rounds": rounds, "results": results}
-    found["machine"] = asdict(describe_machine())
+    head, known = heading(command_line()), {"command": command_line(), "commit": commit()}
+    setting: dict[str, Any] = {"width": width, "threads": threads, "k": K, "rounds": rounds}
+    setting["load_before"] = os.getloadavg()[0]
+    cells = [
+        cell for count in items for cell in measure(count, width, batch, (threads, rounds, turn_s))
+    ]
+    setting["load_after"] = os.getloadavg()[0]
+    if markdown is not None:
+        markdown.write_text("\n".join(report(head, setting, cells)))
     if json_file is not None:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
-
-
-def tell(items: int, batch: int, lines: list[Line]) -> None:
-    """Print one comparison."""
-    fp32, int8 = lines
-    typer.echo(
-        f"N={items} batch {batch}: fp32 {fp32.p50_ms:.3g} ms, int8 {int8.p50_ms:.3g} ms, "
-        f"{int8.ratio:.2f} times as fast [{int8.ratio_low:.2f}, {int8.ratio_high:.2f}]"
-    )
+        machine = asdict(describe_machine())
+        found = {**known, **setting, "results": [asdict(cell) for cell in cells]}
+        json_file.write_text(json.dumps({**found, "machine": machine}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from mmsr.engine.quantise import CODES, SCALES
 
 ITEM_INPUTS = "tables/item_inputs.npy"
 ITEM_OUTPUTS = "tables/item_outputs.npy"
-CONTENT = "tables/content.npy"  # output vectors as if nobody had bought the items; older: none
+CONTENT = "tables/content.npy"  # output vectors as if nobody had bought the items
 
 # What the engine hands to the sequence graph and expects of it: element type and rank.
 SEQUENCE_INPUTS = {
@@ -44,7 +44,7 @@ SEQUENCE_OUTPUTS = {
     "scores": ("float32", 2),  # [B, K]
     "states": ("float32", 2),  # [B, D]: the score of a row is its product with the state
 }
-# The same of the explain graph, which older bundles do not have.
+# The same of the explain graph, which every export writes and a bundle may lack.
 EXPLAIN_INPUTS = {
     "history": ("int64", 2),  # [B, L] as above
     "length": ("int64", 1),  # [B]

@@ -23,6 +23,7 @@ from mmsr.export.content_vectors import write_content_vectors
 from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
+from mmsr.export.freed_memory import give_back
 from mmsr.export.gate import GateReport, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.int8_text import INT8, install_int8_text
@@ -30,11 +31,12 @@ from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import follows_from, reuse_graph
 from mmsr.export.scoring_tail import decide_form
+from mmsr.export.stored import stored_tensors
 from mmsr.export.tables import (
     ProbeKind,
     capacity_of,
     catalogue_of,
-    item_rows,
+    plain_rows,
     probe_set,
     write_tables,
 )
@@ -65,11 +67,12 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage."""
+        """Time a stage; the next one begins with the memory that is in use."""
         self.tell(name)
         began = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - began, 3)
+        give_back()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,11 +219,12 @@ def write_bundle(
     with stages.stage("encoders"):
         graphs |= _write_encoders(run, folder, repository, fresh=fresh)
     with stages.stage("tables"):
-        rows = item_rows(run)
-        sizes = write_tables(run, rows, folder, folded=fold.folded)
+        sizes = write_tables(run, folder, folded=fold.folded)
         write_content_vectors(run, folder, sizes.capacity)
         catalogue_of(run).save(folder)
+        rows = plain_rows(run, stored_tensors(folder, sizes.items), folded=fold.folded)
         probe_set(run, rows, probe).save(folder)
+        del rows  # pages of both tables
     with stages.stage("hashes"):
         manifest = _manifest(run, folder, graphs, sizes, probe)
         recorded = manifest.provenance | {

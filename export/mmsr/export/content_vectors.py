@@ -8,11 +8,11 @@ in float16 in 40 ms, as it has no product of halves.
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mmsr.engine.opened import CONTENT
 from mmsr.export.parity import item_blocks, torch_rows
+from mmsr.export.row_file import RowFile
 from mmsr.training.run import TrainedRun
 
 
@@ -34,9 +34,6 @@ def write_content_vectors(run: TrainedRun, folder: Path, capacity: int) -> None:
     """
     if not has_content_vectors(run):
         return
-    table_CD = np.lib.format.open_memmap(
-        folder / CONTENT, mode="w+", dtype=np.float32, shape=(capacity, run.model.config.width)
-    )
-    for rows_n in item_blocks(run.info.items, begin=0):
-        table_CD[rows_n.numpy()] = content_vectors(run, rows_n).cpu().float().numpy()
-    table_CD.flush()
+    with RowFile(folder / CONTENT, capacity, run.model.config.width) as file:
+        for rows_n in item_blocks(run.info.items, begin=0):
+            file.append(content_vectors(run, rows_n))

@@ -11,9 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mmsr.bundle.manifest import Manifest
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.model import SequenceModel
+from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
 from mmsr.engine.probe import ProbeReport, probe_runner, prove
 from mmsr.engine.probe_answers import bind_rows
@@ -24,6 +27,7 @@ from mmsr.export.encoder_memory import Known, KnownChecks, image_key, remembered
 from mmsr.export.encoders import EncoderCheck, check_image, check_text
 from mmsr.export.explain_parity import ExplainReport, check_explain
 from mmsr.export.folding import is_folded
+from mmsr.export.freed_memory import give_back
 from mmsr.export.held_out import (
     Comparison,
     Gains,
@@ -45,9 +49,9 @@ from mmsr.export.parity import (
     pooled,
 )
 from mmsr.export.provable import open_to_prove
-from mmsr.export.stored import StoredReport, check_stored, stored_tensors
+from mmsr.export.stored import StoredReport, check_stored
 from mmsr.export.subsets import SubsetReport, check_buckets, check_subsets
-from mmsr.export.tables import ProbeKind, item_rows, probe_set
+from mmsr.export.tables import ProbeKind, StoredRows, plain_rows, probe_set
 from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun
 
@@ -122,7 +126,7 @@ class GateReport:
     item: dict[str, Difference] = field(default_factory=dict)  # each output of item.onnx
     made_up: dict[str, Difference] = field(default_factory=dict)  # the same on drawn content
     subsets: dict[str, SubsetReport] = field(default_factory=dict)  # a part of every item missing
-    explain: ExplainReport | None = None  # with each source left out; None: an older bundle
+    explain: ExplainReport | None = None  # with each source left out; None: no such graph
     stored: StoredReport = field(default_factory=StoredReport)
     image_items: int = 0
     image_min_cosine: float | None = None  # against the features that the model was trained on
@@ -250,7 +254,7 @@ def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
         stored = check_stored(run, folder, manifest, model.bundle.catalogue, known.weights)
         require_none([*problems_of_files(stored)])  # the references below read the tables
         folded, precision = is_folded(manifest), precision_of(manifest)
-        rows = _plain_rows(run, folder, folded=folded)
+        rows = plain_rows(run, _tables_in_place(model.bundle), folded=folded)
         probed, probe_error = _probe(run, rows, model)
         model.bind()
         asked = held_out(run.split, manifest.exclude_seen)
@@ -300,12 +304,9 @@ def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
     )
 
 
-def _plain_rows(run: TrainedRun, folder: Path, *, folded: bool) -> ItemRows:
-    """Return the rows as PyTorch reads them: of the tables in place, where these are plain."""
-    if folded:
-        return item_rows(run)
-    inputs_NW, outputs_ND = stored_tensors(folder, run.info.items)
-    return ItemRows(inputs_nW=inputs_NW, outputs_nD=outputs_ND, sides={})
+def _tables_in_place(bundle: OpenedBundle) -> StoredRows:
+    """Return the tables that the runner reads as tensors, of the same pages."""
+    return torch.from_numpy(bundle.item_inputs_CW), torch.from_numpy(bundle.item_outputs_CD)
 
 
 @contextmanager
@@ -327,10 +328,12 @@ def _opened(folder: Path) -> Iterator[SequenceModel]:
         yield model
     finally:
         model.close()
+        give_back()
 
 
 @contextmanager
 def _item_runner(run: TrainedRun, folder: Path, manifest: Manifest) -> Iterator[Runner]:
+    give_back()  # what all the histories took
     spec = manifest.graphs["item"]
     runner = open_onnx(folder / spec.file, spec, threads=THREADS)
     try:

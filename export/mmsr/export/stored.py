@@ -26,13 +26,12 @@ from mmsr.export.encoder_weights import KnownWeights, WeightsCheck, check_encode
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
-from mmsr.export.tables import availability_of
+from mmsr.export.tables import IDS, availability_of
 from mmsr.export.trained_graphs import wrong_weights
 from mmsr.export.variants import count_wrong_codes
 from mmsr.training.run import TrainedRun
 from mmsr.training.run_names import NAMES, load_names
 
-IDS = "tables/ids.npy"
 TOKENIZER = "tokenizer.json"
 
 

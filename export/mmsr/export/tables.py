@@ -2,7 +2,6 @@
 
 # P probes, L history length, D width, N items, C capacity, K results
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,18 +12,24 @@ import torch
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import TableSizes
 from mmsr.engine.items import bound_rows
+from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.probe_set import ProbeSet
-from mmsr.export.folding import RowFolder
+from mmsr.export.folding import RowLayout, plain_columns
+from mmsr.export.parity import ITEMS_PER_CALL, as_stored, item_blocks, torch_rows
+from mmsr.export.row_file import RowFile
 from mmsr.training.batches import pad_histories
 from mmsr.training.items import ItemRows
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 from mmsr.training.run import TrainedRun
 
 ProbeKind = Literal["real", "synthetic"]
+IDS = "tables/ids.npy"
+StoredRows = tuple[torch.Tensor, torch.Tensor]  # [C, W] and [C, D]
 PROBES = 1000
 PROBE_K = 20
 PROBE_SEED = 0
 BATCH = 64  # probes of one pass
+MOST_SCORES = 1 << 25  # of one pass: 128 MiB
 SPARE_SHARE = 0.1  # of the items: rows for items added while serving
 MIN_SPARE = 256
 
@@ -48,16 +53,23 @@ def availability_of(run: TrainedRun) -> npt.NDArray[np.bool_]:
     return np.ones(run.info.items, dtype=bool)
 
 
-@torch.no_grad()
 def item_rows(run: TrainedRun) -> ItemRows:
     """Return the table rows of the catalogue as the training model computes them.
 
     Items that training has not seen are unknown by id, as `open_run` leaves the model: their rows,
-    and those of ids.npy, are what a new item gets while serving.
+    and those of ids.npy, are what a new item gets while serving. In blocks: nothing of the
+    catalogue's size is taken beside the rows.
     """
-    rows = run.model.table(run.content)
-    # Of a model of ids alone these are the trained weights themselves.
-    return replace(rows, inputs_nW=rows.inputs_nW.detach(), outputs_nD=rows.outputs_nD.detach())
+    items, config = run.info.items, run.model.config
+    device = run.model.item_encoder.ids.weight.device
+    inputs_NW, outputs_ND = (
+        torch.empty(items + 1, columns, device=device)
+        for columns in (plain_columns(config), config.width)
+    )
+    for rows_n in item_blocks(items, begin=0):
+        rows = torch_rows(run, rows_n, run.content.rows(rows_n))
+        inputs_NW[rows_n], outputs_ND[rows_n] = rows.inputs_nW, rows.outputs_nD
+    return ItemRows(inputs_nW=inputs_NW, outputs_nD=outputs_ND, sides={})
 
 
 def capacity_of(items: int) -> int:
@@ -65,36 +77,46 @@ def capacity_of(items: int) -> int:
     return bound_rows(items + max(MIN_SPARE, int(items * SPARE_SHARE)))
 
 
-def write_tables(run: TrainedRun, rows: ItemRows, folder: Path, *, folded: bool) -> TableSizes:
+def write_tables(run: TrainedRun, folder: Path, *, folded: bool) -> TableSizes:
     """Write tables/*.npy; rows beyond the items are zero and never eligible.
 
-    `folded`: item_inputs holds the rows that `folding` describes.
+    `folded`: item_inputs holds the rows that `folding` describes. In blocks: the memory does not
+    grow with the catalogue.
     """
-    items = run.info.items
-    capacity = capacity_of(items)
-    (folder / "tables").mkdir()
-    inputs = rows.inputs_nW
-    if folded:
-        with torch.no_grad():
-            inputs = RowFolder(run.model)(inputs)
-    _write(folder / "tables/item_inputs.npy", inputs, capacity)
-    _write(folder / "tables/item_outputs.npy", rows.outputs_nD, capacity)
-    _write(folder / "tables/ids.npy", run.model.item_encoder.ids.weight, items + 1)
-    return TableSizes(
+    items, config = run.info.items, run.model.config
+    sizes = TableSizes(
         items=items,
-        capacity=capacity,
-        input_width=inputs.shape[1],
-        output_width=rows.outputs_nD.shape[1],
+        capacity=capacity_of(items),
+        input_width=RowLayout(config).columns if folded else plain_columns(config),
+        output_width=config.width,
     )
+    (folder / "tables").mkdir()
+    with (
+        RowFile(folder / ITEM_INPUTS, sizes.capacity, sizes.input_width) as inputs,
+        RowFile(folder / ITEM_OUTPUTS, sizes.capacity, sizes.output_width) as outputs,
+        RowFile(folder / IDS, items + 1, config.width) as ids,
+    ):
+        for rows_n in item_blocks(items, begin=0):
+            rows = torch_rows(run, rows_n, run.content.rows(rows_n))
+            for file, tensor in zip(
+                (inputs, outputs), as_stored(run, rows, folded=folded).values(), strict=True
+            ):
+                file.append(tensor)
+        for block_nD in run.model.item_encoder.ids.weight.split(ITEMS_PER_CALL):
+            ids.append(block_nD)
+    return sizes
 
 
-def _write(path: Path, rows: torch.Tensor, capacity: int) -> None:
-    values = rows.detach().cpu().float().numpy()
-    table = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.float32, shape=(capacity, values.shape[1])
-    )
-    table[: len(values)] = values
-    table.flush()
+def plain_rows(run: TrainedRun, stored: StoredRows, *, folded: bool) -> ItemRows:
+    """Return the rows 0..N as PyTorch reads them: the `stored` ones, where these are plain.
+
+    `stored` are rows of item_inputs and item_outputs that are known to be right, 0..N at least;
+    they are read in place, so that of mapped files no second copy is taken.
+    """
+    if folded:
+        return item_rows(run)
+    inputs_nW, outputs_nD = (table[: run.info.items + 1] for table in stored)
+    return ItemRows(inputs_nW=inputs_nW, outputs_nD=outputs_nD, sides={})
 
 
 def probe_set(run: TrainedRun, rows: ItemRows, kind: ProbeKind) -> ProbeSet:
@@ -118,8 +140,9 @@ def answered(
     device = rows.outputs_nD.device
     order_P = np.argsort(length_P, kind="stable")  # so that little is computed of the padding
     parts = []
-    for begin in range(0, len(length_P), BATCH):  # the scores of all at once would be gigabytes
-        some = order_P[begin : begin + BATCH]
+    step = max(1, min(BATCH, MOST_SCORES // len(rows.outputs_nD)))
+    for begin in range(0, len(length_P), step):
+        some = order_P[begin : begin + step]
         history_BL = torch.from_numpy(history_PL[some, : length_P[some].max()]).to(device)
         length_B = torch.from_numpy(length_P[some]).to(device)
         state_BD = last_states(model(rows.inputs_nW, history_BL), length_B)

@@ -7,13 +7,13 @@ from support.random_run import ITEMS, random_run
 
 from mmsr.export.content_vectors import has_content_vectors, write_content_vectors
 from mmsr.export.graphs import ItemGraph
-from mmsr.export.tables import item_rows, write_tables
+from mmsr.export.tables import write_tables
 from mmsr.training.config import SplitConfig
 
 
 def test_content_vectors_are_what_the_item_graph_gives_without_an_id(tmp_path: Path) -> None:
     run = random_run(SplitConfig(cold_share=0.2))
-    sizes = write_tables(run, item_rows(run), tmp_path, folded=False)
+    sizes = write_tables(run, tmp_path, folded=False)
     write_content_vectors(run, tmp_path, sizes.capacity)
     content_CD = np.load(tmp_path / "tables/content.npy")
     assert (content_CD.shape, content_CD.dtype) == (

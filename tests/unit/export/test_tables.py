@@ -7,15 +7,17 @@ import pytest
 import torch
 from support.random_run import ITEMS, random_run
 
+from mmsr.export import parity, tables
 from mmsr.export.graphs import ItemGraph
 from mmsr.export.tables import item_rows, probe_set, write_tables
 from mmsr.training.config import SplitConfig
+from mmsr.training.items import ItemContent, ItemRows
+from mmsr.training.run import TrainedRun
 
 
 def test_untrained_items_are_written_with_the_unknown_id(tmp_path: Path) -> None:
     run = random_run(SplitConfig(cold_share=0.2))
-    rows = item_rows(run)
-    write_tables(run, rows, tmp_path, folded=False)
+    write_tables(run, tmp_path, folded=False)
     ids_ND = np.load(tmp_path / "tables/ids.npy")
     untrained = np.flatnonzero(run.split.train_counts(ITEMS)[1:] == 0) + 1
     assert set(run.split.cold_rows.tolist()) <= set(untrained.tolist())
@@ -83,7 +85,7 @@ def test_made_up_probes_hold_items_only() -> None:
 def test_rows_beyond_the_items_are_zero(tmp_path: Path) -> None:
     run = random_run(SplitConfig())
     rows = item_rows(run)
-    sizes = write_tables(run, rows, tmp_path, folded=False)
+    sizes = write_tables(run, tmp_path, folded=False)
     # At least 256 spare rows, and whole chunks.
     assert (sizes.items, sizes.capacity) == (ITEMS, 320)
     for name, wanted in (("item_inputs", rows.inputs_nW), ("item_outputs", rows.outputs_nD)):
@@ -98,3 +100,29 @@ def test_the_rows_of_a_model_of_ids_alone_can_be_compared_as_any() -> None:
     rows = item_rows(run)
     weights_ND = run.model.item_encoder.ids.weight.detach()
     assert np.array_equal(rows.outputs_nD.numpy(), weights_ND.numpy())
+
+
+def test_tables_made_in_blocks_are_those_made_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = random_run(SplitConfig())
+    (tmp_path / "at-once").mkdir()
+    (tmp_path / "in-blocks").mkdir()
+    write_tables(run, tmp_path / "at-once", folded=True)
+    made: list[int] = []
+    at_once = parity.torch_rows
+
+    def counted(run: TrainedRun, rows_n: torch.Tensor, content: ItemContent) -> ItemRows:
+        made.append(len(rows_n))
+        return at_once(run, rows_n, content)
+
+    monkeypatch.setattr(parity, "ITEMS_PER_CALL", 7)
+    monkeypatch.setattr(tables, "torch_rows", counted)
+    write_tables(run, tmp_path / "in-blocks", folded=True)
+    assert max(made) == 7
+    assert sum(made) == ITEMS + 1
+    for name in ("item_inputs", "item_outputs", "ids"):
+        one, other = (
+            np.load(tmp_path / folder / f"tables/{name}.npy") for folder in ("at-once", "in-blocks")
+        )
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -80,7 +80,7 @@ def build_engines(
             graph: _build(graph, bundle, folder, choice, (manifest, cache, tell))
             for graph in _chosen(manifest, choice.graphs)
         }
-        write_json(folder / ENGINE_MANIFEST, _described(bundle_id, choice, entries))
+        write_json(folder / ENGINE_MANIFEST, described(bundle_id, choice, entries))
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists():
             os.rename(target, staged / "replaced")
@@ -156,9 +156,10 @@ def _in_precision(
     return target
 
 
-def _described(
+def described(
     bundle_id: str, choice: EngineChoice, entries: dict[str, EngineEntry]
 ) -> dict[str, Any]:
+    """Return what engine.json says of a bundle's engines."""
     return {
         "format_version": ENGINE_FORMAT,
         "bundle_id": bundle_id,
