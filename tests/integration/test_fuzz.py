@@ -102,7 +102,7 @@ def test_no_message_crashes_the_server_or_makes_it_say_internal(
     lines = errors.lines
     if REPORT:
         Path(REPORT).write_text(written(report, memory_mib, spent_s, len(lines)))
-    assert not report.surprises, "\n".join(report.surprises[:20])
+    assert not report.surprises, "\n".join([*report.surprises[:20], *lines[:20]])
     assert not lines, "\n".join(lines[:20])
     assert memory_mib[1] <= max(GROWTH * memory_mib[0], memory_mib[0] + GROWTH_MIB), memory_mib
 
