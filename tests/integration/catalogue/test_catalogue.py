@@ -214,7 +214,10 @@ WRONG = {
         items=[pb.Item(item_id="a", image=b"x" * (3 * 2**20 + 1))]
     ),
     "items[0].image: not an image": pb.UpsertItemsRequest(items=[pb.Item(item_id="a", image=b"x")]),
-    "items[0].image_features holds a number that is not finite": pb.UpsertItemsRequest(
+    "items[0].text_features holds -3e+38; expected numbers of at most 1,000,000": (
+        pb.UpsertItemsRequest(items=[pb.Item(item_id="a", text_features=[0, 0, 0, 0, -3e38])])
+    ),
+    "items[0].image_features holds nan; expected numbers": pb.UpsertItemsRequest(
         items=[featured("a", 1, 2, float("nan"))]
     ),
     "items[0].text_features has 1 numbers; expected 5": pb.UpsertItemsRequest(

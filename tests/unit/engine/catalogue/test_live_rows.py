@@ -300,3 +300,20 @@ def test_an_item_removed_while_its_explanation_waits_has_none(tmp_path: Path) ->
     assert (alone.items, alone.unknown_item_ids) == ([], ["item-3"])
     assert alone.attention == found.attention
     close(live)
+
+
+def test_a_row_that_is_no_number_is_empty_and_spoils_no_other_answer(
+    live: LiveRows, shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As an older store may hold it, or a bundle that computes in half precision makes it."""
+    write(live, change("new-1", (3e38, 3e38, -3e38)), change("new-2", (1.0, 2.0, 3.0)))
+    bundle, row = live.model.bundle, live.model.placement.row(live.index.rows_of(["new-1"])[0])
+    assert not bundle.item_outputs_CD[row].any()
+    assert not bundle.item_inputs_CW[row].any()
+    found = all_of(live, ["item-5"])
+    assert found["new-1"] == 0.0
+    assert np.isfinite([*found.values()]).all()
+    right = expected_output(shop, image=(1.0, 2.0, 3.0))
+    row = live.model.placement.row(live.index.rows_of(["new-2"])[0])
+    assert bundle.item_outputs_CD[row] == pytest.approx(right, rel=1e-5)
+    assert "makes no numbers of the content of 1 items" in caplog.text
