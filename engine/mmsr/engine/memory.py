@@ -36,6 +36,15 @@ def keep_large_blocks_apart(environment: Mapping[str, str]) -> bool:
     return choose is not None and bool(choose(M_MMAP_THRESHOLD, LARGE_BYTES))
 
 
+def use_one_allocator(environment: Mapping[str, str]) -> None:
+    """Let Arrow take its memory from the C library: its own allocator keeps much of what is freed.
+
+    At 100,000 items that was 16 MB of 220.
+    """
+    if "ARROW_DEFAULT_MEMORY_POOL" not in environment:
+        pa.set_memory_pool(pa.system_memory_pool())
+
+
 def give_back() -> None:
     """Return freed memory to the system.
 

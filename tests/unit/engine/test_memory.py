@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import pyarrow as pa
 import pytest
 
-from mmsr.engine.memory import OWN_SETTINGS, keep_large_blocks_apart
+from mmsr.engine.memory import OWN_SETTINGS, keep_large_blocks_apart, use_one_allocator
 
 PATIENCE_S = 60.0
 # Blocks that have pages of their own, before and while one of 2 MB is there; by then one of 30 MB
@@ -42,6 +43,17 @@ def test_a_large_block_has_pages_of_its_own_whatever_was_freed(wanted: bool, sai
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert (done.stdout.strip(), done.stderr) == (said, "")
+
+
+def test_arrow_shares_the_c_librarys_memory_unless_it_is_told_otherwise() -> None:
+    pool = pa.default_memory_pool()
+    try:
+        use_one_allocator({"ARROW_DEFAULT_MEMORY_POOL": pool.backend_name})
+        assert pa.default_memory_pool().backend_name == pool.backend_name
+        use_one_allocator({})
+        assert pa.default_memory_pool().backend_name == "system"
+    finally:
+        pa.set_memory_pool(pool)
 
 
 @pytest.mark.parametrize("name", OWN_SETTINGS)
