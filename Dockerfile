@@ -33,8 +33,8 @@ ENV PATH=/opt/mmsr/bin:$PATH \
     MMSR_SERVE_OBSERVE_METRICS_PORT=9464
 USER 10001:10001
 EXPOSE 50051 9464
-# Without TLS. With it: --health-cmd '... 127.0.0.1:50051 --tls-ca /secrets/ca.crt --tls-name HOST'.
+# Not the port that serves: overloaded, it answers late, and would be killed for it. This one has its own thread.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-m", "mmsr.engine.health_probe", "127.0.0.1:50051"]
+    CMD ["python", "-m", "mmsr.engine.health_probe", "http://127.0.0.1:9464/readyz"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["mmsr-serve"]

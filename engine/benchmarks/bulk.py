@@ -60,10 +60,12 @@ def histories(shape: Shape, count: int) -> list[list[int]]:
 class Server:
     """The service in its own process, and the runner alone in the same thread."""
 
-    def __init__(self, model: SequenceModel, shape: Shape) -> None:
+    def __init__(
+        self, model: SequenceModel, shape: Shape, config: BatchConfig | None = None
+    ) -> None:
         self._model = model
         self._shape = shape
-        self._config = BatchConfig()
+        self._config = config or BatchConfig()
         self._compute = ComputeThread(asyncio.get_running_loop())
 
     async def serve(self) -> None:
@@ -137,8 +139,11 @@ def tell(values: dict[str, Any]) -> None:
 class Served:
     """The server's process, as its client sees it."""
 
-    def __init__(self, folder: Path, shape: Shape) -> None:
-        command = [sys.executable, __file__, "serve", str(folder), json.dumps(asdict(shape))]
+    def __init__(
+        self, folder: Path, shape: Shape, program: str = __file__, options: tuple[str, ...] = ()
+    ) -> None:
+        command = [sys.executable, program, "serve", str(folder), json.dumps(asdict(shape))]
+        command += options
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

@@ -38,7 +38,9 @@ def test_what_is_copied_is_there_and_docker_is_shown_it(name: str) -> None:
 def test_the_image_runs_as_nobody_in_particular_and_is_asked_how_it_does(name: str) -> None:
     last_stage = (ROOT / name).read_text().rpartition("\nFROM ")[2]
     assert re.search(r"^USER 10001:10001$", last_stage, re.MULTILINE)
-    assert "mmsr.engine.health_probe" in last_stage
+    probe = '"mmsr.engine.health_probe", "http://127.0.0.1:9464/readyz"'
+    assert probe in last_stage
+    assert "MMSR_SERVE_OBSERVE_METRICS_PORT=9464" in last_stage
     assert re.search(r'^ENTRYPOINT \["mmsr-serve"\]$', last_stage, re.MULTILINE)
 
 

@@ -16,8 +16,11 @@ import pytest
 from google.protobuf.descriptor_pool import Default
 from support.fuzz import Report, Target, fuzz_all, garbage, targets_of
 from support.in_process import asking, call, plain, running
-from support.tiny_bundle import Shop, publish
+from support.tiny_bundle import Shop
+from support.tiny_explain import with_explain
+from support.tiny_live import publish_live
 
+from mmsr.engine.config import CatalogueConfig
 from mmsr.engine.server import Server
 
 CALLS = int(os.environ.get("MMSR_FUZZ_CALLS", "2000"))
@@ -33,7 +36,8 @@ GROWTH_MIB = 8.0  # that a short run may take for its first large messages
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return publish(tmp_path_factory.mktemp("shop") / "repository")
+    """Return a shop whose server answers every method: it is live, explains and encodes."""
+    return publish_live(tmp_path_factory.mktemp("shop") / "repository", complete=with_explain)
 
 
 def resident_mib() -> float:
@@ -77,9 +81,12 @@ def errors() -> Iterator[Errors]:
     root.setLevel(level)
 
 
-def test_no_message_crashes_the_server_or_makes_it_say_internal(shop: Shop, errors: Errors) -> None:
+def test_no_message_crashes_the_server_or_makes_it_say_internal(
+    shop: Shop, errors: Errors, tmp_path: Path
+) -> None:
     async def main() -> tuple[Report, list[float], float]:
-        async with running(shop, admin_port=0) as server:
+        catalogue = CatalogueConfig(path=tmp_path / "catalogue.db")
+        async with running(shop, admin_port=0, catalogue=catalogue) as server:
             targets = targets_on(server)
             await fuzz_all(targets, int(WARM_SHARE * CALLS), SEED + 1000)
             before, began = resident_mib(), time.monotonic()
@@ -95,7 +102,7 @@ def test_no_message_crashes_the_server_or_makes_it_say_internal(shop: Shop, erro
     lines = errors.lines
     if REPORT:
         Path(REPORT).write_text(written(report, memory_mib, spent_s, len(lines)))
-    assert not report.surprises, "\n".join(report.surprises[:20])
+    assert not report.surprises, "\n".join([*report.surprises[:20], *lines[:20]])
     assert not lines, "\n".join(lines[:20])
     assert memory_mib[1] <= max(GROWTH * memory_mib[0], memory_mib[0] + GROWTH_MIB), memory_mib
 
@@ -112,8 +119,9 @@ def written(report: Report, memory_mib: list[float], spent_s: float, errors: int
         "# Damaged messages on every method",
         "",
         f"`make fuzz` (`MMSR_FUZZ_CALLS={CALLS} MMSR_FUZZ_SEED={SEED}`): server and clients in one",
-        "process, a bundle of 300 items, raw bytes over loopback. Before it",
-        f"{warm:,} calls of another seed, after it connections that do not speak HTTP/2.",
+        "process, a bundle of 300 items with all graphs, a catalogue that lives, raw bytes over",
+        f"loopback. Before it {warm:,} calls of another seed, after it connections that do not",
+        "speak HTTP/2.",
         "",
         f"* calls {calls:,}, messages {sum(report.sent.values()):,}, in {spent_s:.0f} s",
         "* statuses that must not be (INTERNAL, UNKNOWN, UNAVAILABLE, DATA_LOSS) and tracebacks:",

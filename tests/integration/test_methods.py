@@ -46,6 +46,7 @@ from mmsr.engine.errors import (
 from mmsr.v1 import recommender_pb2 as pb
 
 FILTER_SETS = 300
+ALONE = 32  # calls at a time: a busy server reads no more than 64
 ATOL = 1e-4  # numpy and ONNX Runtime sum in other orders
 ONCE = Retries(tries=1)
 
@@ -150,7 +151,13 @@ def test_filters_are_those_of_brute_force(server: Served, shop: Shop) -> None:
     wanted = [drawn.request() for _ in range(FILTER_SETS)]
 
     async def main(opened: AsyncRecommenderClient) -> None:
-        singles = await asyncio.gather(*(alone(opened, request) for request, _ in wanted))
+        at_once = asyncio.Semaphore(ALONE)
+
+        async def one(request: Request) -> Recommendations:
+            async with at_once:
+                return await alone(opened, request)
+
+        singles = await asyncio.gather(*(one(request) for request, _ in wanted))
         together = await opened.recommend_batch([request for request, _ in wanted])
         messages = [StreamRequest(key=str(n), request=r) for n, (r, _) in enumerate(wanted)]
         streamed = {a.key: a.result async for a in opened.recommend_stream(messages)}
@@ -474,11 +481,13 @@ def test_bulk_calls_and_single_requests_are_answered_beside_each_other(
     async def main(opened: AsyncRecommenderClient) -> None:
         many = [Request(history=[f"item-{n % 300}"], k=5) for n in range(1024)]
         bulk = [asyncio.create_task(opened.recommend_batch(many)) for _ in range(3)]
-        singles = await asyncio.gather(*(opened.recommend([f"item-{n}"], k=5) for n in range(100)))
+        singles = await asyncio.gather(
+            *(opened.recommend([f"item-{n}"], k=5) for n in range(ALONE))
+        )
         for call in bulk:
             for number, end in enumerate(await call):
                 assert isinstance(end, Recommendations)
-                if number < 100:
+                if number < ALONE:
                     assert ids_of(end) == ids_of(singles[number])
 
     asked(server.target, main)

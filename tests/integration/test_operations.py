@@ -20,10 +20,13 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from support.in_process import PATIENCE_S, asking, call, plain, refused, running
 from support.serving import Served, serving
 from support.tiny_bundle import Shop, publish
+from support.virtual_time import Clock
 
 from mmsr.engine.client import RecommenderClient
 from mmsr.engine.config import ObserveConfig, SecurityConfig
-from mmsr.engine.errors import ListenError
+from mmsr.engine.errors import ListenError, Unavailable
+from mmsr.engine.health_url import check_url
+from mmsr.engine.server_metrics import STUCK_S, LoopLag
 from mmsr.engine.tokens import entry_of, new_token
 
 SECRETS = ("private-item", "private-user", "private-token")
@@ -99,7 +102,43 @@ def test_only_get_metrics_is_answered_there(shop: Shop) -> None:
             root = f"http://127.0.0.1:{server.telemetry.port}"
             for path in ("/", "/metrics/x", "/favicon.ico", "/debug"):
                 status, text = await asyncio.to_thread(get, root + path)
-                assert (status, text) == (404, "only GET /metrics\n")
+                assert (status, text) == (404, "only GET /metrics, /livez, /readyz\n")
+
+    run(main)
+
+
+def test_probes_say_whether_it_lives_and_whether_it_serves(shop: Shop) -> None:
+    async def main() -> None:
+        async with running(shop, observe=METRICS, load=False) as server:
+            root = f"http://127.0.0.1:{server.telemetry.port}"
+
+            async def both() -> list[tuple[int, str]]:
+                return [await asyncio.to_thread(get, root + p) for p in ("/livez", "/readyz")]
+
+            assert await both() == [(200, "ok\n"), (503, "not serving\n")]
+            with pytest.raises(Unavailable, match="readyz: 503: not serving"):
+                await asyncio.to_thread(check_url, f"{root}/readyz", PATIENCE_S)
+            await server.load(shop.folder)
+            assert await both() == [(200, "ok\n"), (200, "ok\n")]
+            server.health.set(serving=False)  # as at SIGTERM
+            assert await both() == [(200, "ok\n"), (503, "not serving\n")]
+
+    run(main)
+
+
+def test_a_loop_that_stands_still_is_no_life() -> None:
+    clock = Clock()
+
+    async def main() -> None:
+        lag = LoopLag(clock)
+        clock.now = 100.0
+        assert lag.stuck() is None  # it is not measured yet
+        lag.start()
+        clock.now += STUCK_S
+        assert lag.stuck() is None
+        clock.now += 1.0
+        assert lag.stuck() == "the event loop has stood still for 31 s"
+        lag.stop()
 
     run(main)
 
@@ -182,6 +221,14 @@ def test_the_health_probe_ends_with_0_where_it_serves_and_with_1_elsewhere(serve
     assert unknown.returncode == 1
     assert "NOT_FOUND" in unknown.stderr
     assert probe("127.0.0.1:1", "--timeout-s", "0.5").returncode == 1
+    metrics = server.wait_for(r"metrics for anybody on (http://\S+)/metrics")[1]
+    ready = probe(f"{metrics}/readyz")
+    assert (ready.returncode, ready.stdout, ready.stderr) == (0, "", "")
+    lost = probe(f"{metrics}/nowhere")
+    assert (lost.returncode, "404: only GET /metrics" in lost.stderr) == (1, True)
+    assert "Connection refused" in probe("http://127.0.0.1:1/readyz").stderr
+    both = probe(f"{metrics}/readyz", "--service", "mmsr.v1.Recommender")
+    assert "expected a URL alone" in both.stderr
 
 
 def test_a_server_beyond_loopback_without_protection_does_not_start(shop: Shop) -> None:

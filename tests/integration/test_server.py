@@ -46,7 +46,9 @@ def slow_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 @pytest.fixture(scope="module")
 def server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     port_file = tmp_path_factory.mktemp("run") / "port"
-    with serving(shop.root, "--port-file", str(port_file)) as served:
+    # Some tests send hundreds of calls at once, which a busy process would not read by default.
+    flags = ("--port-file", str(port_file), "--pending-limit", "1024")
+    with serving(shop.root, *flags) as served:
         assert served.target == f"127.0.0.1:{port_file.read_text().strip()}"
         yield served
         assert served.stop() == 0

@@ -21,6 +21,7 @@ from google.protobuf.descriptor import (
     ServiceDescriptor,
 )
 from google.protobuf.message import Message
+from support.tiny_live import picture
 
 TIMEOUT_S = 60.0
 AT_ONCE = 16
@@ -35,9 +36,16 @@ EXPECTED = frozenset(
     }
 )
 TAME_SHARE = 0.6  # of the messages are right before they are damaged: they reach the computation
-KNOWN = ("item-1", "item-2", "item-3", "item-50", "item-299")
-LABELS = ("", "stable")
+KNOWN = ("item-1", "item-2", "item-3", "item-50", "item-299", "new-1", "new-2")
 TAME_WHOLES = (1, 2, 5, 10)
+TAME_NUMBERS = (0.0, 0.5, 1.0, -1.0)
+TAME_COUNTS = {"image_features": (0, 3), "text_features": (0, 5)}  # as the live fixture has them
+TAME_TEXTS = {
+    "label": ("", "stable"),
+    "name": ("recommender", "history", "k"),
+    "model_name": ("recommender", "image_encoder", "text_encoder"),
+    "datatype": ("BYTES", "INT32"),
+}
 TEXTS = (
     *("", "item-1", "item-2", "item-299", "stable", "other", "nobody", "a,b", "ä€😀", "\0", "\n"),
     *("x" * 512, "x" * 513, "ü" * 257, "%s%n{}", "../../etc/passwd", "' OR 1=1 --", "DEBUG"),
@@ -48,6 +56,7 @@ NUMBERS = (0.0, -0.0, 1.0, -1.0, 1e-45, 3e38, float("inf"), float("-inf"), float
 COUNTS = (0, 0, 1, 1, 1, 2, 3, 8)
 MANY = (1001, 1025, 10_001)  # just over the limits on what one request may hold
 MANY_SHARE = 0.002
+PICTURE = picture((250, 10, 10))
 PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452ffffffffffffffff08060000001f15c489")
 
 
@@ -109,7 +118,7 @@ class Fuzzer:
             count, value = self.random.choice(MANY), self._value(each)
             getattr(message, each.name).extend([value] * count)
         elif each.is_repeated:
-            for _ in range(self.random.choice(COUNTS)):
+            for _ in range(self.random.choice(self._counts(each))):
                 if each.message_type is None:
                     getattr(message, each.name).append(self._value(each))
                 elif depth < MAX_DEPTH:
@@ -122,6 +131,9 @@ class Fuzzer:
         else:
             setattr(message, each.name, self._value(each))
 
+    def _counts(self, each: FieldDescriptor) -> tuple[int, ...]:
+        return TAME_COUNTS.get(each.name, COUNTS) if self._tame else COUNTS
+
     def _put(self, entries: Any, entry: Descriptor, depth: int) -> None:
         key, value = (self._value(entry.fields_by_name[name]) for name in ("key", "value"))
         if entry.fields_by_name["value"].message_type is None:
@@ -133,19 +145,20 @@ class Fuzzer:
         pick = self.random.choice
         match each.cpp_type:
             case FieldDescriptor.CPPTYPE_STRING if each.type == FieldDescriptor.TYPE_BYTES:
-                return pick((b"", PNG, self.random.randbytes(pick((1, 40, 3000)))))
+                wild = (b"", PNG, self.random.randbytes(pick((1, 40, 3000))))
+                return pick((b"", b"", PICTURE) if self._tame else wild)
             case FieldDescriptor.CPPTYPE_STRING:
                 if self._tame:
-                    return pick(LABELS if each.name == "label" else KNOWN)
+                    return pick(TAME_TEXTS.get(each.name, KNOWN))
                 return pick(TEXTS)
             case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
-                return pick(NUMBERS)
+                return pick(TAME_NUMBERS if self._tame else NUMBERS)
             case FieldDescriptor.CPPTYPE_BOOL:
                 return pick((False, True))
             case FieldDescriptor.CPPTYPE_ENUM:
                 return pick((0, 1, 2, 99, 2**31 - 1))
             case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
-                return pick(BIG_WHOLES)
+                return pick(TAME_WHOLES if self._tame else BIG_WHOLES)
             case FieldDescriptor.CPPTYPE_INT32:
                 return pick((0, 1, -1, 2**31 - 1, -(2**31)))
         return pick(TAME_WHOLES if self._tame else WHOLES)

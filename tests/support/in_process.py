@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -12,6 +12,7 @@ from support.tiny_bundle import Shop
 from mmsr.engine.compute import ComputeThread
 from mmsr.engine.config import (
     BatchConfig,
+    CatalogueConfig,
     ObserveConfig,
     SecurityConfig,
     ServeConfig,
@@ -24,15 +25,22 @@ PATIENCE_S = 60.0
 RECOMMEND = "mmsr.v1.Recommender/Recommend"
 
 
+class Sections(TypedDict, total=False):
+    """Settings that are not the defaults."""
+
+    batch: BatchConfig
+    catalogue: CatalogueConfig
+    observe: ObserveConfig
+    security: SecurityConfig
+
+
 @asynccontextmanager
 async def running(
     shop: Shop,
     *,
-    security: SecurityConfig | None = None,
-    observe: ObserveConfig | None = None,
     load: bool = True,
     admin_port: int | None = None,
-    batch: BatchConfig | None = None,
+    **sections: Unpack[Sections],
 ) -> AsyncIterator[Server]:
     """Keep a server of `shop` running, with its bundle unless `load` is false."""
     config = ServeConfig(
@@ -44,9 +52,7 @@ async def running(
             lame_duck_s=0.0,
             grace_s=5.0,
         ),
-        batch=batch or BatchConfig(),
-        security=security or SecurityConfig(),
-        observe=observe or ObserveConfig(),
+        **sections,
     )
     compute = ComputeThread(asyncio.get_running_loop())
     server = Server(config, compute)

@@ -42,7 +42,17 @@ def add_explain(folder: Path, sizes: Sizes) -> None:
 
 def explained_manifest(sizes: Sizes) -> Manifest:
     """Return the small bundle's manifest with the graph and the model's sources in it."""
-    manifest = manifest_of(sizes)
+    return explaining(manifest_of(sizes))
+
+
+def with_explain(folder: Path, manifest: Manifest) -> Manifest:
+    """Write explain.onnx into a bundle that is being made; return its manifest with it."""
+    (folder / "explain.onnx").write_bytes(explain_graph(manifest.tables.output_width))
+    return explaining(manifest)
+
+
+def explaining(manifest: Manifest) -> Manifest:
+    """Return a manifest with the graph and the model's sources in it."""
     sources = ["position", "id", "text"]  # the id comes first all the same
     return replace(
         manifest,

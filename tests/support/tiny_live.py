@@ -6,7 +6,7 @@ feature; an image's feature is the mean colour, a text's the sum of its words' v
 
 # n items, D output width, F features of a modality, B images or texts, T tokens, S side in pixels
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -136,6 +136,14 @@ def model_of(
     return bytes(model.SerializeToString())
 
 
+Complete = Callable[[Path, Manifest], Manifest]
+
+
+def untouched(folder: Path, manifest: Manifest) -> Manifest:
+    """Add nothing to a bundle."""
+    return manifest
+
+
 def spec_of(file: str, inputs: Ports, outputs: Ports) -> GraphSpec:
     """Return a graph's entry in the manifest."""
 
@@ -200,9 +208,18 @@ def live_manifest(sizes: Sizes, graphs: Mapping[str, GraphSpec], encoder_seed: i
 
 
 def publish_live(
-    root: Path, sizes: Sizes | None = None, *, seed: int = 0, encoder_seed: int = 0, **said: Any
+    root: Path,
+    sizes: Sizes | None = None,
+    *,
+    seed: int = 0,
+    encoder_seed: int = 0,
+    complete: Complete = untouched,
+    **said: Any,
 ) -> Shop:
-    """Publish a bundle as `stable` in the repository at `root`; `said` goes into its provenance."""
+    """Publish a bundle as `stable` in the repository at `root`; `said` goes into its provenance.
+
+    `complete` may write more files and say so in the manifest.
+    """
     sizes = sizes or Sizes()
     twin = make_twin(sizes, seed)
     repository = Repository(root)
@@ -210,7 +227,7 @@ def publish_live(
     with repository.stage() as folder:
         write_files(folder, twin, sizes)
         graphs = write_live_files(folder, sizes, encoder_seed)
-        manifest = live_manifest(sizes, graphs, encoder_seed)
+        manifest = complete(folder, live_manifest(sizes, graphs, encoder_seed))
         seal(folder, replace(manifest, provenance=manifest.provenance | said))
         bundle_id = repository.publish(folder)
     repository.promote(bundle_id, "stable")

@@ -96,7 +96,9 @@ class Batcher(Generic[Job, Answer]):
         self._times = times
         self._length = length
         self._max_wait_s = config.max_wait_ms / 1e3
-        self._queue = Lanes[Job, Ride[Answer]](config)
+        # A batch of bulk jobs alone is what the first single request after a quiet time waits for.
+        bulk_batch = times.efficient(config.max_batch, config.bulk_rate, config.bulk_ms / 1e3)
+        self._queue = Lanes[Job, Ride[Answer]](config, bulk_batch)
         self._running_until: float | None = None  # predicted end of the batch being computed
         self._running = 0  # jobs in that batch
         self._start_soon = False

@@ -90,9 +90,13 @@ def serve(*, config: Config = None, print_config: PrintConfig = False, **flags: 
 
 def _run(config: ServeConfig) -> None:
     import asyncio
+    import os
 
+    from mmsr.engine.memory import keep_large_blocks_apart, use_one_allocator
     from mmsr.engine.server import serve as serve_until_told
 
+    keep_large_blocks_apart(os.environ)
+    use_one_allocator(os.environ)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve_until_told(config))
 

@@ -10,7 +10,7 @@ import grpc
 
 from mmsr.engine.errors import ConfigError, EngineError, from_status
 from mmsr.engine.target import GRPC_SCHEMES
-from mmsr.engine.wire import RETRY_AFTER
+from mmsr.engine.wire import REASON, RETRY_AFTER
 
 # Calls go to all addresses of a target in turns, and to none whose health says that it stops: it
 # says so before it refuses. A server without a health service counts as well.
@@ -113,7 +113,8 @@ def typed(error: Any) -> EngineError:
     metadata = dict(error.trailing_metadata() or ())
     retry = str(metadata.get(RETRY_AFTER, ""))
     retry_ms = int(retry) if retry.isascii() and retry.isdigit() else None
-    return from_status(error.code().name, error.details() or "", retry_ms)
+    reason = str(metadata.get(REASON, ""))
+    return from_status(error.code().name, error.details() or "", retry_ms, reason)
 
 
 def _read(path: Path | None) -> bytes | None:

@@ -1,6 +1,7 @@
 """From a bundle's folder to a service that has been proven. Knows nothing of gRPC."""
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from mmsr.engine.similar import SimilarItems, Vectors
 
 log = logging.getLogger(__name__)
 
-WARM_UP_ROUNDS = 2  # the first one touches memory for the first time; the last is measured
+WARM_UP_ROUNDS = 2  # the first one touches memory for the first time; the shorter one counts
 BRIEF_USERS = 32  # of the probe set, where a process of its own has compared all of them
 
 
@@ -200,12 +201,14 @@ def warm_up(
     for size in sizes_up_to(max_batch):
         for length in (1, model.max_length):
             batch = warm_up_batch(size, length, items)
+            least_s = math.inf
             for _ in range(WARM_UP_ROUNDS):
                 started = clock()
                 model.recommend(batch)
-                spent_s = clock() - started
+                least_s = min(least_s, clock() - started)
                 rest()
-        times.record(size, spent_s)
+        times.record(size, least_s)
+    times.settle()
     return times
 
 

@@ -15,6 +15,7 @@ In the order in which a request (or a start) can meet them:
     │   ├── NoContentVectors vectors of the content alone
     │   └── NotLive          a catalogue that changes
     ├── Unavailable          starting, stopping or out of reach         UNAVAILABLE
+    ├── Exhausted            something is used up; no word until when   RESOURCE_EXHAUSTED
     ├── MessageTooLarge      the message exceeds the size limit         RESOURCE_EXHAUSTED
     ├── Unauthenticated      no token, or one that nobody has           UNAUTHENTICATED
     ├── PermissionDenied     the token lacks the method's scope         PERMISSION_DENIED
@@ -45,6 +46,7 @@ class EngineError(MmsrError):
     """The root of the tree; by itself, a status that the engine has no class for."""
 
     code: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = ""  # tells a client classes of one code apart; "": the code says it
 
 
 class ConfigError(EngineError):
@@ -105,8 +107,17 @@ class Unavailable(EngineError):
     code = "UNAVAILABLE"
 
 
+class Exhausted(EngineError):
+    """A server, or what stands before it, is out of something, and does not say until when.
+
+    Not raised here: the client's word for a status that does not come from this engine's queue.
+    """
+
+    code = "RESOURCE_EXHAUSTED"
+
+
 class MessageTooLarge(EngineError):
-    """The request is longer than the server reads; gRPC itself refuses it."""
+    """A message is longer than the other side reads; gRPC itself refuses it."""
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -151,6 +162,7 @@ class CatalogueFull(EngineError):
     """No spare row is left in the item tables."""
 
     code = "RESOURCE_EXHAUSTED"
+    reason = "catalogue-full"
 
 
 class StoreFailed(EngineError):
@@ -171,6 +183,8 @@ class Overloaded(EngineError):
 
 class RateExceeded(Overloaded):
     """The client asks more often than it may; it may go on after `retry_after_ms`."""
+
+    reason = "rate-exceeded"
 
 
 class DeadlineTooShort(EngineError):
@@ -213,12 +227,19 @@ CODES = (
 )
 
 
-def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineError:
-    """Return the error that a gRPC status stands for; the inverse of each class's `code`."""
+# How gRPC's implementations say that a message is too long: C++, Python and Go; Java.
+TOO_LONG = ("larger than max", "exceeds maximum size")
+
+
+def from_status(
+    code: str, details: str, retry_after_ms: int | None = None, reason: str = ""
+) -> EngineError:
+    """Return the error that a gRPC status stands for; the inverse of each class's `code`.
+
+    `retry_after_ms` and `reason` are what the server said beside it.
+    """
     if code == Overloaded.code:
-        if retry_after_ms is None:
-            return MessageTooLarge(details)
-        return Overloaded(details, retry_after_ms)
+        return _exhausted(details, retry_after_ms, reason)
     if code == "CANCELLED":  # not by the caller, who gets no status then
         return Unavailable(
             f"the server ended the call: more calls wait than it reads, or it stops ({details})"
@@ -227,3 +248,19 @@ def from_status(code: str, details: str, retry_after_ms: int | None) -> EngineEr
         if code == error.code:
             return error(details)
     return EngineError(f"{code}: {details}")
+
+
+def _exhausted(details: str, retry_after_ms: int | None, reason: str) -> EngineError:
+    """Return the error of a RESOURCE_EXHAUSTED: what is said beside it tells which.
+
+    Where nothing is said, neither this engine's queue nor its catalogue speaks: gRPC itself, whose
+    texts are known, or another server or proxy.
+    """
+    if reason == CatalogueFull.reason:
+        return CatalogueFull(details)
+    if retry_after_ms is not None:
+        kind = RateExceeded if reason == RateExceeded.reason else Overloaded
+        return kind(details, retry_after_ms)
+    if any(words in details.lower() for words in TOO_LONG):
+        return MessageTooLarge(details)
+    return Exhausted(details)

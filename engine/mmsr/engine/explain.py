@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.engine.catalogue.placement import Placement
+from mmsr.engine.catalogue.placement import NOWHERE, Placement
 from mmsr.engine.errors import NotExplainable
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.runners.base import AnyArray, Runner
@@ -42,7 +42,7 @@ class Explanation:
     # Of the last block at the last item, mean over the heads: one a history item, sums to 1. Where
     # the model looks, not what the score hangs on.
     attention: tuple[float, ...]
-    items: tuple[ItemReasons, ...]  # as they were asked for
+    items: tuple[ItemReasons, ...]  # as they were asked for, without those that are removed
 
 
 class Explainer:
@@ -89,13 +89,16 @@ class Explainer:
     def explain(self, history: Sequence[int], rows: Sequence[int]) -> Explanation:
         """Say what the scores of `rows` hang on.
 
-        `history`: rows, oldest first, 1 to max_length of them; `rows`: at least one. Raises what
-        `runner` raises. Its batch is 1 + len(history) + len(sources) requests, each of which scores
-        all `rows`.
+        `history`: rows, oldest first, 1 to max_length of them; `rows`: any, and none for the
+        attention alone. Raises what `runner` raises. Its batch is 1 + len(history) + len(sources)
+        requests, each of which scores all `rows`.
         """
         place = self._placement.rows
-        outputs = self.runner().run(assemble(place(history), place(rows), len(self.sources)))
-        return read(history, rows, self.sources, outputs)
+        # One that was removed while the question waited has no score: its row is the padding.
+        there = [row for row in rows if self._placement.row(row) != NOWHERE]
+        asked = there or history[-1:]  # the graph wants a candidate
+        outputs = self.runner().run(assemble(place(history), place(asked), len(self.sources)))
+        return read(history, there, self.sources, outputs)
 
     def close(self) -> None:
         """Free the runner; the next call loads it again."""
@@ -145,9 +148,9 @@ def read(
     sources: Sequence[str],
     outputs: Mapping[str, npt.NDArray[np.float32]],
 ) -> Explanation:
-    """Return what the graph's answer to `assemble` says."""
+    """Return what the graph's answer to `assemble` says of `rows`, which come first in it."""
     items = _left_out_items(history)
-    scores_BM = outputs["scores"].astype(np.float64)
+    scores_BM = outputs["scores"][:, : len(rows)].astype(np.float64)
     change_BM = scores_BM[1:] - scores_BM[0]
     of_items = change_BM[:items].T.tolist()
     of_sources = change_BM[items:].T.tolist()

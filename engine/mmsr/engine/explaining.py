@@ -51,19 +51,17 @@ class ExplainItems:
         version = service.items.version
         if not query.item_ids:
             rows = await self._best(seen, history, query.k or EXPLAINED, deadline)
-        # Without an item to explain there is still the attention; the graph wants a candidate.
-        asked = rows or history[-1:]
         if not self._explainer.loaded:
             async with self._asides.turn(self._loads, 1, deadline):
                 await self._asides.piece(self._explainer.runner)
         variants = 1 + len(history) + len(self._explainer.sources)
         async with self._asides.turn(self._times, variants, deadline):
-            explanation, seconds = await self._asides.piece(partial(self._computed, history, asked))
+            explanation, seconds = await self._asides.piece(partial(self._computed, history, rows))
         return ExplainReply(
-            self._items(explanation, len(rows)),
+            self._items(explanation),
             service.items.ids_of(history),
             explanation.attention,
-            unknown,
+            unknown + self._gone(query, rows, explanation),
             round(1e6 * seconds),
             version,
         )
@@ -82,9 +80,18 @@ class ExplainItems:
         explanation = self._explainer.explain(history, rows)
         return explanation, self._clock() - began
 
-    def _items(self, explanation: Explanation, count: int) -> list[ExplainedItem]:
-        """Return what is said of the first `count` items, the best first."""
-        reasons = sorted(explanation.items[:count], key=lambda item: -item.score)
+    def _gone(
+        self, query: ExplainQuery, rows: Sequence[int], explanation: Explanation
+    ) -> list[str]:
+        """Return which of the items named were removed while the question waited."""
+        if not query.item_ids:
+            return []
+        explained = {item.row for item in explanation.items}
+        return self._service.items.ids_of(row for row in rows if row not in explained)
+
+    def _items(self, explanation: Explanation) -> list[ExplainedItem]:
+        """Return what is said of the items, the best first."""
+        reasons = sorted(explanation.items, key=lambda item: -item.score)
         ids = self._service.items.ids_of([item.row for item in reasons])
         return [
             ExplainedItem(item_id, item.score, item.history_changes, [*item.source_changes.items()])

@@ -12,7 +12,7 @@ from mmsr.engine.config import BatchConfig
 Job = TypeVar("Job")
 Ride = TypeVar("Ride")
 
-QUIET_S = 1.0  # without a single request: bulk calls may fill whole batches
+QUIET_S = 1.0  # without a single request: the batches are the bulk calls' alone
 
 
 class Waiting(Generic[Job, Ride]):
@@ -67,11 +67,15 @@ class Lanes(Generic[Job, Ride]):
 
     A batch holds at most `max_batch` jobs, and at most `max_work` of jobs times their longest
     history, but always one job. While single requests come, those of bulk calls have `bulk_share`
-    places of a batch, no more and no less; when none has come for `QUIET_S`, all of them.
+    places of a batch, no more and no less. When none has come for `QUIET_S`, they have `bulk_batch`
+    and no single request's place: the first one that comes then waits for what runs.
     """
 
-    def __init__(self, config: BatchConfig) -> None:
+    def __init__(self, config: BatchConfig, bulk_batch: int | None = None) -> None:
+        """`bulk_batch`: None for `max_batch`; never less than the bulk calls' share."""
         self._config = config
+        most = config.max_batch if bulk_batch is None else min(bulk_batch, config.max_batch)
+        self._bulk_batch = max(most, config.bulk_places)
         self._single = _Lane[Job, Ride]()
         self._bulk = _Lane[Job, Ride]()
         self._last_single = float("-inf")  # when one arrived
@@ -134,7 +138,7 @@ class Lanes(Generic[Job, Ride]):
     def _share(self, now: float) -> int:
         """Return how many places of a batch are the bulk calls'."""
         quiet = not len(self._single) and now - self._last_single >= QUIET_S
-        return self._config.max_batch if quiet else self._config.bulk_places
+        return self._bulk_batch if quiet else self._config.bulk_places
 
     def _reserved(self, share: int) -> int:
         """Return how many places single requests leave free; one is always theirs."""

@@ -1,5 +1,7 @@
 """Prometheus metrics: what the server's own numbers are called outside. Counts nothing itself.
 
+Beside them the answers to an orchestrator's probes, which are to be had whatever the load.
+
 A scrape reads plain numbers in a thread of its own, so that a call pays for no lock and no scrape
 waits for the event loop. Every metric is described in operations/ONCALL.md.
 """
@@ -28,6 +30,7 @@ from mmsr.engine.errors import ListenError
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
+Probe = Callable[[], str | None]  # what is wrong, None: nothing; called from another thread
 
 
 class Source(Protocol):
@@ -168,10 +171,12 @@ def registry_of(sources: Iterable[Source]) -> CollectorRegistry:
 
 
 class MetricsServer:
-    """GET /metrics over HTTP on an address of its own; nothing else, no other method."""
+    """GET /metrics and the probes over HTTP on an address of its own; no other path or method."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, probes: Mapping[str, Probe]) -> None:
+        """`probes`: by path; each answers 200, or 503 with what is wrong."""
         self._app = make_wsgi_app(registry)
+        self._probes = probes
         self._server: WSGIServer | None = None
         self.port = 0  # the real one, once it listens
 
@@ -197,11 +202,20 @@ class MetricsServer:
             self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"] != PATH or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            start("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
-            return [f"only GET {PATH}\n".encode()]
+        path = environ["PATH_INFO"]
+        known = path == PATH or path in self._probes
+        if not known or environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _say(start, "404 Not Found", f"only GET {', '.join([PATH, *self._probes])}")
+        if path in self._probes:
+            wrong = self._probes[path]()
+            return _say(start, "503 Service Unavailable" if wrong else "200 OK", wrong or "ok")
         answer: Iterable[bytes] = self._app(environ, start)
         return answer
+
+
+def _say(start: Callable[..., Any], status: str, text: str) -> Iterable[bytes]:
+    start(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{text}\n".encode()]
 
 
 class _Server(ThreadingMixIn, WSGIServer):

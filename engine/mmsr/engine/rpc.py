@@ -21,7 +21,7 @@ from mmsr.engine.errors import (
     RateExceeded,
 )
 from mmsr.engine.flights import Flights
-from mmsr.engine.wire import REQUEST_ID, RETRY_AFTER
+from mmsr.engine.wire import REASON, REQUEST_ID, RETRY_AFTER
 
 if TYPE_CHECKING:  # gRPC's own class has no parameters at run time
     Handler = grpc.RpcMethodHandler[bytes, Any]
@@ -328,6 +328,8 @@ async def abort(context: Context, error: EngineError) -> NoReturn:
     trailing: tuple[tuple[str, str], ...] = ()
     if isinstance(error, Overloaded):
         trailing = ((RETRY_AFTER, str(error.retry_after_ms)),)
+    if error.reason:
+        trailing = (*trailing, (REASON, error.reason))
     # Of a call that was answered the caller needs no id back; so only errors pay for it.
     if request_id := request_id_of(metadata_of(context)):
         trailing = (*trailing, (REQUEST_ID, request_id))

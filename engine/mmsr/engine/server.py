@@ -133,7 +133,9 @@ class Server:
         self._admin_server = grpc.aio.server(options=server_options(self._config))
         for face in self._operators:
             face.add_to(self._admin_server, self.rpc)
-        names = (*(face.name for face in self._operators), reflection.SERVICE_NAME)
+        # Whoever may only reach this port can ask here whether the server serves.
+        self.health.add_to(self._admin_server)
+        names = (*(face.name for face in self._operators), HEALTH_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._admin_server)
         self.admin_port = bind(self._admin_server, host, port, credentials)
         await self._admin_server.start()

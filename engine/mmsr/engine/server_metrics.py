@@ -17,6 +17,7 @@ from mmsr.engine.metrics import counter, gauge, histogram, info
 from mmsr.engine.serving import Serving
 
 LAG_EVERY_S = 0.25
+STUCK_S = 30.0  # without a turn of the event loop: whoever restarts servers should
 LAGS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 BY_LABEL = ("label",)
 
@@ -171,14 +172,23 @@ class StateMetrics:
 class LoopLag:
     """How late the event loop is: requests, answers and batches all pass through it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # not the loop's own, which stands still with it
         self._lags = Histogram(LAGS)
         self._timer: asyncio.TimerHandle | None = None
+        self._turned = clock()
 
     def start(self) -> None:
         """Measure from now on, on the running loop."""
         self._loop = asyncio.get_running_loop()
         self._wait()
+
+    def stuck(self) -> str | None:
+        """Say for how long the loop has not turned, if it is too long; for another thread."""
+        still_s = self._clock() - self._turned
+        if self._timer is None or still_s <= STUCK_S:
+            return None
+        return f"the event loop has stood still for {still_s:.0f} s"
 
     def stop(self) -> None:
         """Measure no more."""
@@ -191,6 +201,7 @@ class LoopLag:
         yield histogram("mmsr_event_loop_lag_seconds", about, (), {(): self._lags})
 
     def _wait(self) -> None:
+        self._turned = self._clock()
         self._due = self._loop.time() + LAG_EVERY_S
         self._timer = self._loop.call_at(self._due, self._came)
 

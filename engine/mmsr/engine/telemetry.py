@@ -62,7 +62,11 @@ class Telemetry:
         self._lag.start()
         state = StateMetrics(is_serving, security.watched)
         served = ServingMetrics(self._serving, counted, self._version)
-        self._server = MetricsServer(registry_of([*self.sources, served, state]))
+        probes = {
+            "/livez": self._lag.stuck,
+            "/readyz": lambda: self._lag.stuck() or (None if is_serving() else "not serving"),
+        }
+        self._server = MetricsServer(registry_of([*self.sources, served, state]), probes)
         self._server.listen(self._config.metrics_host, self._config.metrics_port)
         log.info(
             "metrics for anybody on http://%s:%d/metrics", self._config.metrics_host, self.port

@@ -57,10 +57,14 @@ def load_catalogue(folder: Path, rest: Callable[[], None] = lambda: None) -> Cat
     try:
         table = pq.read_table(path, schema=SCHEMA)
         _check_whole(path, table)
+        once: dict[str, str] = {}  # a name, and not one more for each item that has it
         catalogue = Catalogue(
             item_ids=list(_values(table["item_id"], rest)),
             titles=list(_values(table["title"], rest)),
-            categories=[c or [] for c in _values(table["categories"], rest)],
+            categories=[
+                [once.setdefault(name, name) for name in names or ()]
+                for names in _values(table["categories"], rest)
+            ],
             available=table["available"].to_numpy(),
             popularity=table["popularity"].to_numpy(),
         )

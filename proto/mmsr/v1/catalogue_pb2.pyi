@@ -56,11 +56,14 @@ class Item(_message.Message):
     def image_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Instead of `image`, never beside it: the image encoder's output for it, as many numbers as the
         bundle says. A bundle with another encoder does without.
+        Each between -1,000,000 and 1,000,000.
         """
 
     @_builtins.property
     def text_features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Instead of the texts, which may stand beside it: the text encoder's output for them."""
+        """Instead of the texts, which may stand beside it: the text encoder's output for them.
+        Each between -1,000,000 and 1,000,000.
+        """
 
     def __init__(
         self,

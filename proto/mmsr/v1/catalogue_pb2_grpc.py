@@ -30,8 +30,9 @@ class CatalogueStub(object):
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
@@ -80,8 +81,9 @@ class CatalogueServicer(object):
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
@@ -177,8 +179,9 @@ class Catalogue(object):
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.

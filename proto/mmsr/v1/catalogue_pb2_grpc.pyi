@@ -31,8 +31,9 @@ class CatalogueStub:
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
@@ -65,8 +66,9 @@ class CatalogueAsyncStub(CatalogueStub):
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.
@@ -95,8 +97,9 @@ class CatalogueServicer(metaclass=_abc_1.ABCMeta):
     request that begins afterwards, and stays across a new bundle that does not contain it yet.
 
     Errors of every method. INVALID_ARGUMENT: a field is out of its range; the text names it.
-    RESOURCE_EXHAUSTED: no spare row is left (export with more of them), or the client exceeds its
-    rate. UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
+    RESOURCE_EXHAUSTED: no spare row is left (trailing metadata `error-reason: catalogue-full`; export
+    with more of them), or the client exceeds its rate (`rate-exceeded`; retry after `retry-after-ms`).
+    UNAVAILABLE: the server is starting or draining, or the catalogue's store is out of reach.
     FAILED_PRECONDITION: the server was started without `--catalogue`.
     UNAUTHENTICATED, PERMISSION_DENIED: the bearer token is missing, unknown or lacks the scope
     `catalogue`.

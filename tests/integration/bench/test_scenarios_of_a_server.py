@@ -142,7 +142,15 @@ def test_a_hook_may_make_the_server_switch(
             hook=shlex.join([sys.executable, "-c", code]),
             ceilings=False,
         )
-        assert len(measure_reload(bench).findings["changes_s"]) == 1  # the second changes nothing
+        report = measure_reload(bench)
+        assert len(report.findings["changes_s"]) == 1  # the second changes nothing
+        assert report.findings["void"] is None
+        unmoved = measure_reload(bench)  # the label is there already
+        assert unmoved.findings["changes_s"] == []
+        assert unmoved.void
+        out = StringIO()
+        print_reload(Console(file=out, width=80), unmoved)
+        assert "VOID, no answer showed a switch" in out.getvalue()
         failing = replace(bench, hook=shlex.join([sys.executable, "-c", "raise SystemExit('no')"]))
         with pytest.raises(BenchError, match="the hook ended with 1: no"):
             measure_reload(failing)
@@ -200,7 +208,12 @@ def test_two_live_servers_are_compared_in_turn(
     assert goodput["metric"] == "good/s"
     assert goodput["regression"]
     assert goodput["ratio"] < 0.8
+    assert "".join(report["order"]) == "ABBA"
     assert len(report["load_runs"]) == 4
+    failing = [bool(run["refusals"]) for run in report["load_runs"]]
+    assert failing == [False, True, True, False]  # as they are said to be
+    seeds = [run["plan"]["window"]["seed"] for run in report["load_runs"]]
+    assert seeds == [0, 0, 1, 1]  # each pair meets the same arrivals, the next pair others
     assert "REGRESSION" in (tmp_path / "c.html").read_text()
 
 
@@ -212,9 +225,16 @@ def test_a_report_compared_with_itself_is_no_regression(
     page = ("--html", tmp_path / "r.html")
     common = ("--repository", repository.root)
     code = run_main(
-        monkeypatch, "server", target, *common, *loads, "--generators", 2, "--json", path, *page
+        monkeypatch,
+        "server",
+        target,
+        *(*common, *loads, "--generators", 2, "--headline", "--json", path, *page),
     )
     assert code in (0, VOID_EXIT_CODE)
     assert "Second by second" in (tmp_path / "r.html").read_text()
+    [run] = json.loads(path.read_text())["runs"]
+    assert run["plan"]["traffic"]["headline"]
+    assert run["plan"]["traffic"]["generators"] == 2
+    assert run["latency_ms"]["p90"] is None  # 220 requests are enough for one, and for no headline
     if code == 0:
         assert run_main(monkeypatch, "compare", path, path) == 0

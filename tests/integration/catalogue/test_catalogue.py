@@ -10,6 +10,8 @@ from support.serving import PATIENCE_S, Served, serving, start
 from support.tiny_bundle import Shop
 from support.tiny_live import picture, publish_live
 
+from mmsr.engine.client import CatalogueClient, Item
+from mmsr.engine.errors import CatalogueFull
 from mmsr.v1 import catalogue_pb2 as pb
 from mmsr.v1 import recommender_pb2 as rpb
 from mmsr.v1.catalogue_pb2_grpc import CatalogueStub
@@ -212,7 +214,10 @@ WRONG = {
         items=[pb.Item(item_id="a", image=b"x" * (3 * 2**20 + 1))]
     ),
     "items[0].image: not an image": pb.UpsertItemsRequest(items=[pb.Item(item_id="a", image=b"x")]),
-    "items[0].image_features holds a number that is not finite": pb.UpsertItemsRequest(
+    "items[0].text_features holds -3e+38; expected numbers of at most 1,000,000": (
+        pb.UpsertItemsRequest(items=[pb.Item(item_id="a", text_features=[0, 0, 0, 0, -3e38])])
+    ),
+    "items[0].image_features holds nan; expected numbers": pb.UpsertItemsRequest(
         items=[featured("a", 1, 2, float("nan"))]
     ),
     "items[0].text_features has 1 numbers; expected 5": pb.UpsertItemsRequest(
@@ -247,12 +252,18 @@ def test_so_is_one_of_the_other_methods(catalogue: CatalogueStub) -> None:
 
 
 def test_more_items_than_spare_rows_are_refused_with_their_number(
-    catalogue: CatalogueStub,
+    served: Served, catalogue: CatalogueStub
 ) -> None:
     items = [featured(f"many-{n}", 1, 2, 3) for n in range(100)]
     code, details = refusal(lambda: upsert(catalogue, *items))
     assert code == "RESOURCE_EXHAUSTED"
     assert "of the 83 spare ones" in details
+    new = [Item(item_id=f"many-{n}") for n in range(100)]
+    with (
+        CatalogueClient(served.target) as client,
+        pytest.raises(CatalogueFull, match="of the 83 spare ones"),
+    ):
+        client.upsert(new)
 
 
 def test_under_load_no_torn_row_is_read_and_nothing_deleted_comes_back(

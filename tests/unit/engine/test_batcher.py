@@ -364,6 +364,61 @@ def test_a_single_request_does_not_wait_for_a_thousand_of_a_bulk_call() -> None:
     assert len(world.ran[-2]) == 8  # without: all of it
 
 
+def test_the_first_single_request_after_a_quiet_time_waits_for_a_small_batch() -> None:
+    world = World(config=BatchConfig(max_batch=64, bulk_limit=4096))
+    for size, spent_s in ((1, 0.009), (16, 0.010), (64, 0.038)):
+        world.times.record(size, spent_s)
+    world.times.settle()
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        many = [batcher.enqueue(1000 + n, bulk=True) for n in range(2048)]
+        await asyncio.sleep(0.501)
+        assert (await batcher.submit(1)).queue_us == pytest.approx(9_000, abs=1)
+        await asyncio.gather(*(ticket.future for ticket in many))
+
+    world.run(main)
+    alone = [len(batch) for batch in world.ran if 1 not in batch]
+    assert set(alone) == {8, 16}  # an eighth for a second after the single request
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Bulk jobs that come together, and a single request some time later."""
+
+    jobs: int
+    later_ms: int
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.builds(Burst, jobs=st.integers(0, 60), later_ms=st.integers(0, 2500)), max_size=6),
+    st.sampled_from([1, 2, 4, 8, 16]),
+    st.sampled_from([0.0, 0.125, 1.0]),
+)
+def test_a_single_request_waits_for_one_efficient_batch_at_most(
+    bursts: list[Burst], efficient: int, share: float
+) -> None:
+    config = BatchConfig(max_batch=16, bulk_limit=4096, bulk_share=share, bulk_ms=0)
+    world = World(config=config)
+    world.times.record(efficient, 0.010)
+    world.times.settle()
+    waits_us: list[int] = []
+
+    async def main(batcher: Batcher[int, int]) -> None:
+        many = []
+        for number, burst in enumerate(bursts):
+            many += [batcher.enqueue(1000 + n, bulk=True) for n in range(burst.jobs)]
+            await asyncio.sleep(burst.later_ms / 1e3)
+            waits_us.append((await batcher.submit(number)).queue_us)
+        for ticket in many:
+            assert (await ticket.future).answer == 2 * ticket.job
+
+    world.run(main)
+    assert all(wait_us <= 10_001 for wait_us in waits_us)
+    most = max(efficient, config.bulk_places)
+    assert all(sum(job >= 1000 for job in batch) <= most for batch in world.ran)
+
+
 def test_bulk_calls_go_on_while_single_requests_never_end() -> None:
     world = World(config=BatchConfig(max_batch=8, queue_limit=10_000))
 

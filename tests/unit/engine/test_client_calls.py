@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mmsr.engine.client import (
 )
 from mmsr.engine.errors import (
     EngineError,
+    Exhausted,
     InvalidRequest,
     MessageTooLarge,
     Overloaded,
@@ -49,15 +50,15 @@ def asked(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(asyncio.wait_for(main(), PATIENCE_S))
 
 
-def blocking(target: str, retries: Retries = AT_ONCE) -> object:
+def blocking(target: str, retries: Retries = AT_ONCE, history: Sequence[str] = ("a",)) -> object:
     with RecommenderClient(target, PATIENCE_S, retries=retries) as client:
-        return client.recommend(["a"], 1)
+        return client.recommend(history, 1)
 
 
-def waiting(target: str, retries: Retries = AT_ONCE) -> object:
+def waiting(target: str, retries: Retries = AT_ONCE, history: Sequence[str] = ("a",)) -> object:
     async def main() -> object:
         async with AsyncRecommenderClient(target, PATIENCE_S, retries=retries) as client:
-            return await client.recommend(["a"], 1)
+            return await client.recommend(history, 1)
 
     return asyncio.run(main())
 
@@ -90,7 +91,7 @@ def test_the_last_error_is_the_answer(
     ("code", "error"),
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, MessageTooLarge),  # it says no time to come back
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Exhausted),  # it says no time to come back
         (grpc.StatusCode.UNAUTHENTICATED, EngineError),
     ],
 )
@@ -105,6 +106,15 @@ def test_other_errors_are_told_at_once(
     with pytest.raises(error):
         ask(target)
     assert len(script.metadata) == 1
+
+
+@ASK
+def test_what_a_server_does_not_read_is_told_as_a_message_that_is_too_long(
+    ask: Callable[..., object], script: Script, target: str
+) -> None:
+    with pytest.raises(MessageTooLarge, match="larger than max"):
+        ask(target, history=["x" * 5_000_000])
+    assert not script.metadata
 
 
 def test_the_servers_hint_is_waited_for(script: Script, target: str) -> None:

@@ -7,9 +7,11 @@ from support.virtual_time import Clock
 
 from mmsr.engine.client_retry import HINT_SPREAD, Retries, Retrying
 from mmsr.engine.errors import (
+    CatalogueFull,
     ConfigError,
     DeadlineTooShort,
     EngineError,
+    Exhausted,
     InvalidRequest,
     MessageTooLarge,
     NotFound,
@@ -55,6 +57,8 @@ def test_the_servers_hint_is_honoured_and_spread() -> None:
         DeadlineTooShort("too late"),
         RunnerFailed("the computation failed"),
         MessageTooLarge("larger than max"),
+        CatalogueFull("no spare row"),
+        Exhausted("another's quota"),
     ],
 )
 def test_what_another_try_would_not_change_is_not_tried(error: EngineError) -> None:

@@ -23,6 +23,7 @@ from mmsr.engine.server import server_options
         ({"max_batch": 0}, "max_batch 0; expected at least 1"),
         ({"queue_limit": 0}, "queue_limit 0; expected at least 1"),
         ({"max_wait_ms": -1.0}, "max_wait_ms -1.0; expected at least 0"),
+        ({"bulk_rate": 1.1}, "bulk_rate 1.1; expected 0 to 1"),
         ({"pending_limit": 0}, "pending_limit 0; expected at least 1"),
         ({"max_wait_ms": float("nan")}, "max_wait_ms nan"),
     ],

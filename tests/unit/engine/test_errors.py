@@ -2,7 +2,8 @@ import grpc
 import pytest
 
 from mmsr.engine import errors
-from mmsr.engine.errors import EngineError, Overloaded, from_status
+from mmsr.engine.client_connection import typed
+from mmsr.engine.errors import CatalogueFull, EngineError, Overloaded, RateExceeded, from_status
 
 
 def every_class() -> list[type[EngineError]]:
@@ -25,7 +26,7 @@ def test_every_error_is_explained_in_the_tree() -> None:
         ("UNAVAILABLE", None, "Unavailable"),
         ("INVALID_ARGUMENT", None, "InvalidRequest"),
         ("RESOURCE_EXHAUSTED", 12, "Overloaded"),
-        ("RESOURCE_EXHAUSTED", None, "MessageTooLarge"),
+        ("RESOURCE_EXHAUSTED", None, "Exhausted"),
         ("DEADLINE_EXCEEDED", None, "DeadlineTooShort"),
         ("INTERNAL", None, "RunnerFailed"),
     ],
@@ -35,6 +36,70 @@ def test_a_status_becomes_the_error_that_caused_it(
 ) -> None:
     error = from_status(code, "the details", retry_after_ms)
     assert (type(error).__name__, str(error), error.code) == (name, "the details", code)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        "SERVER: Received message larger than max (10000019 vs. 4194304)",  # C++ and Python
+        "SERVER: Decompressed message larger than max (5000000 vs. 4194304)",
+        "grpc: received message larger than max (5000000 vs. 4194304)",  # Go, and Envoy's relatives
+        "gRPC message exceeds maximum size 4194304: 5000000",  # Java
+    ],
+)
+def test_a_message_that_is_too_long_is_known_by_what_grpc_says(details: str) -> None:
+    error = from_status("RESOURCE_EXHAUSTED", details)
+    assert (type(error), str(error)) == (errors.MessageTooLarge, details)
+
+
+@pytest.mark.parametrize(
+    "details", ["Concurrent RPC limit exceeded!", "quota of the project is used up", ""]
+)
+def test_what_others_are_out_of_is_no_long_message_and_says_no_time(details: str) -> None:
+    error = from_status("RESOURCE_EXHAUSTED", details)
+    assert (type(error), str(error), error.code) == (
+        errors.Exhausted,
+        details,
+        "RESOURCE_EXHAUSTED",
+    )
+
+
+class Refusal:
+    """An error as gRPC hands it to a client."""
+
+    def __init__(self, error: EngineError, *trailing: tuple[str, str]) -> None:
+        self._error, self._trailing = error, trailing
+
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode[self._error.code]
+
+    def details(self) -> str:
+        return str(self._error)
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return self._trailing
+
+
+@pytest.mark.parametrize(
+    ("error", "trailing"),
+    [
+        (CatalogueFull("no row is left"), [("error-reason", "catalogue-full")]),
+        (CatalogueFull("larger than max"), [("error-reason", "catalogue-full")]),
+        (
+            RateExceeded("too often", 8),
+            [("retry-after-ms", "8"), ("error-reason", "rate-exceeded")],
+        ),
+        (Overloaded("full", 8), [("retry-after-ms", "8")]),
+        (Overloaded("full", 8), [("retry-after-ms", "8"), ("error-reason", "of-a-later-release")]),
+        (errors.Exhausted("no quota"), [("retry-after-ms", "soon")]),
+    ],
+)
+def test_what_is_said_beside_the_status_tells_the_class(
+    error: EngineError, trailing: list[tuple[str, str]]
+) -> None:
+    found = typed(Refusal(error, *trailing))
+    assert (type(found), str(found)) == (type(error), str(error))
+    assert getattr(found, "retry_after_ms", None) == getattr(error, "retry_after_ms", None)
 
 
 def test_a_call_that_the_server_cancelled_may_be_sent_elsewhere() -> None:

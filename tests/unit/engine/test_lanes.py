@@ -56,6 +56,27 @@ def test_bulk_calls_fill_whole_batches_when_nobody_else_asks() -> None:
     assert len(jobs(filled(BatchConfig(max_batch=16), bulk=100))) == 16
 
 
+def test_batches_of_bulk_calls_alone_are_as_small_as_is_efficient() -> None:
+    """The first single request after a quiet time waits for one of them."""
+    config = BatchConfig(max_batch=16)
+    lanes = Lanes[int, Any](config, bulk_batch=4)
+    for job in range(20):
+        lanes.add(waiting(1000 + job), 0.0, bulk=True)
+    assert jobs(lanes) == [1000, 1001, 1002, 1003]
+    assert lanes.ahead(0.0, bulk=True) == (4, 4, 1)
+    lanes.add(waiting(0), 0.0, bulk=False)
+    assert jobs(lanes) == [0, 1004, 1005]
+    assert jobs(lanes, QUIET_S) == [1006, 1007, 1008, 1009]
+
+
+def test_they_are_no_smaller_than_the_bulk_calls_share_nor_larger_than_a_batch() -> None:
+    for bulk_batch, size in ((1, 8), (9, 9), (99, 16)):
+        lanes = Lanes[int, Any](BatchConfig(max_batch=16, bulk_share=0.5), bulk_batch)
+        for job in range(40):
+            lanes.add(waiting(1000 + job), 0.0, bulk=True)
+        assert len(jobs(lanes)) == size
+
+
 def test_places_that_bulk_calls_do_not_need_go_to_single_requests() -> None:
     assert jobs(filled(BatchConfig(max_batch=16), single=100, bulk=1)) == [*range(15), 1000]
     assert jobs(filled(BatchConfig(max_batch=16), single=100)) == [*range(16)]
@@ -122,11 +143,12 @@ configs = st.builds(
 
 
 @settings(max_examples=200, deadline=None)
-@given(arrivals, configs)
+@given(arrivals, configs, st.none() | st.integers(1, 12))
 def test_every_job_rides_once_in_its_lanes_order_and_no_lane_starves(
-    plan: Sequence[tuple[bool, int, float, bool]], config: BatchConfig
+    plan: Sequence[tuple[bool, int, float, bool]], config: BatchConfig, bulk_batch: int | None
 ) -> None:
-    lanes = Lanes[int, Any](config)
+    lanes = Lanes[int, Any](config, bulk_batch)
+    most_bulk = max(bulk_batch or config.max_batch, config.bulk_places)
     now = 0.0
     kept: list[Waiting[int, Any]] = []
     for job, (bulk, length, pause_s, withdrawn) in enumerate(plan):
@@ -147,6 +169,7 @@ def test_every_job_rides_once_in_its_lanes_order_and_no_lane_starves(
         assert len(batch) <= config.max_batch
         longest = max(one.length for one in batch)
         assert len(batch) == 1 or len(batch) * longest <= config.max_work
+        assert sum(one.bulk for one in batch) <= most_bulk
         kinds = {one.bulk for one in batch}
         if both and before is not None:
             assert kinds | before == {True, False}  # of two batches in a row, each lane has one

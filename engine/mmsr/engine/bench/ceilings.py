@@ -18,7 +18,6 @@ from mmsr.engine.bench.echo import KINDS
 from mmsr.engine.bench.engine_bench import (
     Point,
     make_batches,
-    open_runner,
     scored_table_bytes,
     time_batches,
 )
@@ -29,6 +28,7 @@ from mmsr.engine.bench.plan import RunPlan, Window
 from mmsr.engine.bench.summary import RunSummary, summarise
 from mmsr.engine.bench.synthetic import Asked
 from mmsr.engine.config import default_threads
+from mmsr.engine.model import open_model
 
 ECHO = [sys.executable, "-m", "mmsr.engine.bench.echo"]
 ECHO_CALLERS = 32  # enough to keep two cores busy
@@ -130,7 +130,7 @@ def echo_server(kind: str, k: int) -> Iterator[tuple[str, int] | None]:
 def _measure_runner(bundle: Path, k: int, threads: int) -> tuple[dict[str, float], int]:
     """Return requests per second by batch size, at the mean length of the histories."""
     lengths = [len(history) for history in load_histories(bundle)]
-    model = open_runner(bundle, threads)
+    model = open_model(bundle, threads=threads, runner="auto")  # as mmsr-serve does
     try:
         length = max(1, min(model.max_length, round(float(np.mean(lengths)))))
         k = min(k, len(model.bundle.catalogue))

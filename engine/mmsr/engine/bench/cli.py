@@ -4,6 +4,7 @@ import typer
 
 from mmsr.bundle.terminal import run
 from mmsr.engine.bench import manual
+from mmsr.engine.bench.catalogue_cli import catalogue
 from mmsr.engine.bench.compare_cli import compare
 from mmsr.engine.bench.runner_cli import encode, engine, retrain
 from mmsr.engine.bench.server_cli import overload, reload, server, slo
@@ -20,6 +21,7 @@ app.command(help=manual.SERVER)(server)
 app.command(help=manual.SLO)(slo)
 app.command(help=manual.OVERLOAD)(overload)
 app.command(help=manual.RELOAD)(reload)
+app.command(help=manual.CATALOGUE)(catalogue)
 app.command(help=manual.ENGINE)(engine)
 app.command(help=manual.ENCODE)(encode)
 app.command(help=manual.RETRAIN)(retrain)

@@ -74,6 +74,7 @@ class CompareReport:
     interrupted: bool = False
     void: bool = False
     load_runs: Sequence[Any] = ()  # of a live comparison, in the order in which they were made
+    order: Sequence[str] = ()  # which side each of them is of: A, B, B, A, …
 
     @property
     def regressed(self) -> bool:
@@ -108,9 +109,10 @@ def blocks_by_name(report: Mapping[str, Any]) -> dict[str, list[Block]]:
 def run_name(run: Mapping[str, Any]) -> str:
     """Return what a run is called; two runs of one name are the same load."""
     if "plan" not in run:
+        side = f"{run['side']}, " if run.get("side") else ""
         return (
-            f"{run['precision']}, {run['items']:,} items, length {run['length']}, k {run['k']}, "
-            f"batch {run['batch']}"
+            f"{side}{run['precision']}, {run['items']:,} items, length {run['length']}, "
+            f"k {run['k']}, batch {run['batch']}"
         )
     plan = run["plan"]
     if plan["concurrency"] is not None:

@@ -5,17 +5,19 @@ What it measures is the ceiling of a server: no socket, no queue, full batches o
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import cycle, product
+from math import inf
 from pathlib import Path
-from typing import Any
+from string import ascii_uppercase
+from typing import Any, get_args
 
 import numpy as np
-import onnxruntime as ort
 
 from mmsr.bundle.repository import Repository
 from mmsr.engine.bench.blocks import Block
+from mmsr.engine.bench.compare import Ratio, compare_blocks
 from mmsr.engine.bench.histograms import encode
 from mmsr.engine.bench.histories import any_rows, popular_rows
 from mmsr.engine.bench.latency import percentiles, quantile
@@ -23,17 +25,18 @@ from mmsr.engine.bench.machine import Environment, describe_environment
 from mmsr.engine.bench.memory import copy_rate_gb_per_s
 from mmsr.engine.bench.plan import BenchError
 from mmsr.engine.bench.synthetic import Asked, bind_items
-from mmsr.engine.model import RowRequest, SequenceModel, split
-from mmsr.engine.opened import open_bundle
-from mmsr.engine.precision import precision_of
+from mmsr.engine.config import RunnerName
+from mmsr.engine.model import RowRequest, SequenceModel, open_model, split
 from mmsr.engine.quantise import CODES, reads_codes
-from mmsr.engine.runners.onnx import CPU, open_onnx
 
 MAX_BATCH = 65_536
 MAX_ITEMS = 50_000_000
 DIFFERENT_BATCHES = 16  # taken in turn, so that no cache holds all that a batch reads
 BLOCKS = 20
 WARM_UP_SHARE = 0.1  # of the duration, before it, not counted
+TURNS = 10  # of each bundle, where there are several
+MOST_BUNDLES = 8
+BATCH_METRICS = ("answers/s", "p50 ms")
 STAGES = ("pad", "run", "split")
 
 Tick = Callable[[float], None]  # told how many seconds have been measured
@@ -44,18 +47,25 @@ Progress = Callable[[str, float], AbstractContextManager[Tick]]  # name, seconds
 class EngineBench:
     """What to measure: every combination of these."""
 
-    repository: Path
-    labels: Sequence[str]  # a bundle each; precisions are compared so
+    repositories: Sequence[Path]
+    labels: Sequence[str] = ("stable",)  # or ids; of each repository a bundle each
     batches: Sequence[int]
     lengths: Sequence[int | None] = (None,)  # None: the longest that the model reads
     ks: Sequence[int] = (20,)
     items: Sequence[int | None] = (None,)  # None: the bundle's own catalogue
-    providers: Sequence[str] = CPU  # of ONNX Runtime, the first that is there computes
+    runner: RunnerName = "auto"  # as mmsr-serve chooses it
     duration_s: float  # of each combination
     threads: int
     seed: int
 
     def __post_init__(self) -> None:
+        if self.runner not in get_args(RunnerName):
+            raise BenchError(
+                f"runner is {self.runner!r}; expected one of {', '.join(get_args(RunnerName))}"
+            )
+        count = len(self.repositories) * len(self.labels)
+        if not 1 <= count <= MOST_BUNDLES:
+            raise BenchError(f"{count} bundles; expected 1 to {MOST_BUNDLES}")
         if not self.batches or max(self.batches) > MAX_BATCH:
             raise BenchError(f"batch {list(self.batches)}; expected sizes from 1 to {MAX_BATCH}")
         if any(items is not None and not 1 <= items <= MAX_ITEMS for items in self.items):
@@ -70,6 +80,7 @@ class EngineBench:
 class BatchSummary:
     """One batch size. Times are of the whole batch, from lists of rows to lists of rows."""
 
+    side: str | None  # A, B, …; None where there is but one bundle
     bundle_id: str
     precision: str
     runner: str
@@ -90,16 +101,27 @@ class BatchSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundleRatio:
+    """One bundle's batches over those of A, in one combination."""
+
+    side: str
+    run: int  # its place in the report's runs
+    ratios: list[Ratio]
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineReport:
     """All combinations of one `mmsr-bench engine`."""
 
     scenario: str = "engine"
     environment: Environment
-    bundle_id: str  # of the first label
+    bundle_id: str  # of the first bundle
     threads: int
     duration_s: float
     copy_gb_per_s: float
+    sides: dict[str, str]  # what A, B, … are; empty where there is but one bundle
     runs: list[BatchSummary]
+    ratios: list[BundleRatio]
     interrupted: bool
 
 
@@ -118,85 +140,132 @@ class Point:
 
 
 def measure_engine(bench: EngineBench, progress: Progress) -> EngineReport:
-    """Measure every combination; an interrupt keeps what was measured so far."""
+    """Measure every combination; an interrupt keeps what was measured so far.
+
+    Several bundles are measured in turn, A B B A A B …: what a machine does slowly falls on all.
+    """
     environment = describe_environment()
-    _require_providers(bench.providers)
-    folders = [Repository(bench.repository).resolve(label) for label in bench.labels]
+    folders = find_bundles(bench)
     copy_gb_per_s = copy_rate_gb_per_s()
     runs: list[BatchSummary] = []
     interrupted = False
-    try:
-        for folder in folders:
-            _measure_bundle(bench, folder, copy_gb_per_s, progress, runs)
-    except KeyboardInterrupt:
-        interrupted = True
-    if not runs:
-        raise BenchError("interrupted before anything was measured")
-    return EngineReport(
-        environment=environment,
-        bundle_id=folders[0].name,
-        threads=bench.threads,
-        duration_s=bench.duration_s,
-        copy_gb_per_s=copy_gb_per_s,
-        runs=runs,
-        interrupted=interrupted,
-    )
-
-
-def _require_providers(providers: Sequence[str]) -> None:
-    there = ort.get_available_providers()
-    missing = [provider for provider in providers if provider not in there]
-    if missing:
-        raise BenchError(
-            f"provider {missing[0]!r} is not in this ONNX Runtime; it has {', '.join(there)}"
+    with opened(bench, folders) as sides:
+        try:
+            for point in _grid(bench, [side.model for side in sides]):
+                runs += _measure_point(bench, sides, point, (copy_gb_per_s, progress))
+        except KeyboardInterrupt:
+            interrupted = True
+        if not runs:
+            raise BenchError("interrupted before anything was measured")
+        return EngineReport(
+            environment=environment,
+            bundle_id=folders[0].name,
+            threads=bench.threads,
+            duration_s=bench.duration_s,
+            copy_gb_per_s=copy_gb_per_s,
+            sides={side.name: side.what for side in sides if side.name is not None},
+            runs=runs,
+            ratios=bundle_ratios(runs, len(sides)),
+            interrupted=interrupted,
         )
 
 
-def open_runner(folder: Path, threads: int, providers: Sequence[str] = CPU) -> SequenceModel:
-    """Open a bundle with ONNX Runtime's `providers`, as `open_model` does for the CPU."""
-    bundle = open_bundle(folder)
-    runner = open_onnx(
-        bundle.sequence_path, bundle.sequence_spec, threads=threads, providers=providers
-    )
-    model = SequenceModel(bundle, runner, threads=threads)
-    model.bind()
-    return model
+def find_bundles(bench: EngineBench) -> list[Path]:
+    """Return what each label names in each repository."""
+    repositories = map(Repository, bench.repositories)
+    return [repository.find(label) for repository in repositories for label in bench.labels]
 
 
-def _measure_bundle(
-    bench: EngineBench,
-    folder: Path,
-    copy_gb_per_s: float,
-    progress: Progress,
-    runs: list[BatchSummary],
-) -> None:
-    """Measure one bundle and append to `runs`, so that an interrupt loses nothing."""
-    model = open_runner(folder, bench.threads, bench.providers)
-    try:
-        grid = _grid(bench, model)
-        asked = bind_items(model, None, bench.seed)
-        for point in grid:
-            if point.items != asked.items:
-                asked = bind_items(model, point.items, bench.seed)
-            requests = make_batches(model, point, bench.seed)
-            with progress(str(point), bench.duration_s) as tick:
-                times_R3 = time_batches(asked, requests, bench.duration_s, tick)
-            runs.append(_summary(model, point, times_R3, copy_gb_per_s))
-    finally:
-        model.close()
+@dataclass
+class Side:
+    """One opened bundle."""
+
+    name: str | None  # None: there is but one
+    model: SequenceModel
+    asked: Asked
+
+    @property
+    def what(self) -> str:
+        """Return what is measured, in words."""
+        model = self.model
+        folder = model.bundle.folder.parent.parent.name
+        return f"bundle {model.version} of {folder}, {model.precision}, {model.runner.name}"
 
 
-def _grid(bench: EngineBench, model: SequenceModel) -> list[Point]:
+@contextmanager
+def opened(bench: EngineBench, folders: Sequence[Path]) -> Iterator[list[Side]]:
+    """Open the bundles as mmsr-serve does; all of them are in memory at once."""
+    with ExitStack() as stack:
+        sides = []
+        for letter, folder in zip(ascii_uppercase, folders, strict=False):
+            model = open_model(folder, threads=bench.threads, runner=bench.runner)
+            stack.callback(model.close)
+            name = letter if len(folders) > 1 else None
+            sides.append(Side(name, model, Asked(model=model, items=None)))
+        yield sides
+
+
+def _measure_point(
+    bench: EngineBench, sides: Sequence[Side], point: Point, given: tuple[float, Progress]
+) -> list[BatchSummary]:
+    """Measure one combination of every bundle; in turns, where there are several."""
+    copy_gb_per_s, progress = given
+    for side in sides:
+        if point.items != side.asked.items:
+            side.asked = bind_items(side.model, point.items, bench.seed)
+    requests = [make_batches(side.model, point, bench.seed) for side in sides]
+    turns = TURNS if len(sides) > 1 else 1
+    times: list[list[Any]] = [[] for _ in sides]
+    with progress(str(point), bench.duration_s * len(sides)) as tick:
+        for number, place in enumerate(turns_of(len(sides), turns)):
+            before_s = number * bench.duration_s / turns
+            times[place].append(
+                time_batches(
+                    sides[place].asked,
+                    requests[place],
+                    bench.duration_s / turns,
+                    lambda passed_s, before_s=before_s: tick(before_s + passed_s),  # type: ignore[misc]
+                )
+            )
+    return [
+        _summary(side, point, np.concatenate(parts), copy_gb_per_s)
+        for side, parts in zip(sides, times, strict=True)
+    ]
+
+
+def turns_of(sides: int, turns: int) -> list[int]:
+    """Return whose turn it is: there and back again, A B C C B A …"""
+    there = list(range(sides))
+    return [side for turn in range(turns) for side in (there if turn % 2 == 0 else there[::-1])]
+
+
+def bundle_ratios(runs: Sequence[BatchSummary], sides: int) -> list[BundleRatio]:
+    """Set every bundle's batches beside those of the first one, combination by combination.
+
+    The runs of one combination stand together, `sides` of them.
+    """
+    found = []
+    for place, run in enumerate(runs):
+        first = runs[place - place % sides]
+        if first is not run:
+            [compared] = compare_blocks({"": first.blocks}, {"": run.blocks}, inf)
+            kept = [ratio for ratio in compared.ratios if ratio.metric in BATCH_METRICS]
+            found.append(BundleRatio(side=run.side or "", run=place, ratios=kept))
+    return found
+
+
+def _grid(bench: EngineBench, models: Sequence[SequenceModel]) -> list[Point]:
     """Return every combination, checked before the first of them is measured."""
-    catalogue = len(model.bundle.catalogue)
+    catalogue = min(len(model.bundle.catalogue) for model in models)
+    longest = min(model.max_length for model in models)
     points = []
     for items, length, k, batch in product(bench.items, bench.lengths, bench.ks, bench.batches):
         most = items or catalogue
         if not 1 <= k <= most:
             raise BenchError(f"k is {k}; expected 1 to {most}, the items of this bundle")
-        length = model.max_length if length is None else length
-        if not 1 <= length <= model.max_length:
-            raise BenchError(f"length is {length}; this model reads 1 to {model.max_length} items")
+        length = longest if length is None else length
+        if not 1 <= length <= longest:
+            raise BenchError(f"length is {length}; this model reads 1 to {longest} items")
         points.append(Point(batch=batch, length=length, k=k, items=items))
     return points
 
@@ -233,17 +302,17 @@ def time_batches(
     return np.array(times)
 
 
-def _summary(
-    model: SequenceModel, point: Point, times_R3: Any, copy_gb_per_s: float
-) -> BatchSummary:
+def _summary(side: Side, point: Point, times_R3: Any, copy_gb_per_s: float) -> BatchSummary:
+    model = side.model
     total_R = times_R3.sum(axis=1)
     items = point.items or len(model.bundle.catalogue)
     scored_gb_per_s = (
         scored_table_bytes(model, point.items) / float(np.median(times_R3[:, 1])) / 1e9
     )
     return BatchSummary(
+        side=side.name,
         bundle_id=model.version,
-        precision=precision_of(model.bundle.manifest),
+        precision=model.precision,
         runner=model.runner.name,
         items=items,
         length=point.length,

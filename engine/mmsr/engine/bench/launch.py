@@ -48,6 +48,8 @@ class Watch:
     """Looks at the server's process while a run goes on, and lets a scenario act meanwhile."""
 
     pid: int | None = None
+    # Called once, with the instant at which the run begins, shortly before it.
+    began: Callable[[float], None] = lambda start_s: None
     # Called about four times a second with the time since the run's start.
     during: Callable[[float], None] = lambda passed_s: None
     readings: list[Reading] = field(default_factory=list)
@@ -111,6 +113,7 @@ def _run(folder: Path, generators: Generators, plan: RunPlan, watch: Watch) -> t
             return start_s, False
         start_s = time.perf_counter() + START_LEAD_S
         write_start(folder, start_s)
+        watch.began(start_s)
         watch.look()
         _wait(generators, plan, watch, start_s)
         return start_s, False

@@ -43,30 +43,36 @@ def compare_live(bench: LiveBench) -> CompareReport:
         "B": open_load(replace(bench.subject, target=bench.other, server_pid=None), seed),
     }
     interrupted = False
+    turns: list[str] = []  # whose each run is
     try:
         for number, name in enumerate(order_of(bench.rounds)):
             for plan in bench.plans:
                 # Another seed each round: the same arrivals five times would be one sample.
                 window = replace(plan.window, seed=plan.window.seed + number // 2)
+                turns.append(name)
                 loads[name].run(replace(plan, window=window))
     except KeyboardInterrupt:
         interrupted = True
     for load in loads.values():
         require_answers(load)
-    runs = [run for load in loads.values() for run in load.runs]
+    # An interrupted run may have brought nothing back; it is the last one.
+    made = {name: iter(load.runs) for name, load in loads.items()}
+    runs = [run for name in turns if (run := next(made[name], None)) is not None]
     return CompareReport(
         environment=environment,
         a=_side(loads["A"], environment),
         b=_side(loads["B"], environment),
         max_regression=bench.max_regression,
-        runs=compare_blocks(_blocks(loads["A"]), _blocks(loads["B"]), bench.max_regression),
+        runs=compare_blocks(live_blocks(loads["A"]), live_blocks(loads["B"]), bench.max_regression),
         interrupted=interrupted,
         void=any(run.void for run in runs),
         load_runs=[asdict(run) for run in runs],
+        order=turns[: len(runs)],
     )
 
 
-def _blocks(load: Load) -> dict[str, list[Block]]:
+def live_blocks(load: Load) -> dict[str, list[Block]]:
+    """Return the blocks of one side by what was run; void runs do not count."""
     found: dict[str, list[Block]] = {}
     for run in load.runs:
         if run.void is None:

@@ -75,17 +75,35 @@ Examples:
   mmsr-bench reload TARGET --repository REPO --between 1f0c… --between 9ab3…
   mmsr-bench reload TARGET --repository REPO --hook ./switch.sh --every-s 20
 
-Exit code 3: a run is VOID.
+Exit code 3: a run is VOID, or no switch was seen.
+"""
+
+CATALOGUE = """Measure how long a write to the catalogue takes until an answer shows it.
+
+Made-up items come, may not be bought, may be bought again and are deleted, at --writes-per-s; \
+recommendations go on at --rate, and every --probe-ms it is asked for what is being written. \
+Windows without and with writes alternate, A B B A, and differ by the writes alone. At the end \
+the items are deleted, and all that the catalogue lists is compared with before. Until then \
+customers of that server may be shown them.
+
+Examples:
+  mmsr-bench catalogue TARGET --repository REPO --rate 100
+  mmsr-bench catalogue TARGET --repository REPO --content text --rounds 3
+
+Exit code 3: a run is VOID, no write was shown, or a made-up item is left.
 """
 
 ENGINE = """Measure the runner alone, without a server: milliseconds a batch.
 
 This is the ceiling of a server on this machine: no socket, no queue, full batches. Every \
-combination of --label, --items, --length, --k and --batch is measured.
+combination of --items, --length, --k and --batch is measured. Several bundles (--repository, \
+--label) are measured in turn, A B B A, so that what a machine does slowly falls on all, and each \
+is set beside the first. What computes is chosen as mmsr-serve does; --runner forces it.
 
 Examples:
   mmsr-bench engine --repository REPO --batch 1,8,64
   mmsr-bench engine --repository REPO --label fp32 --label int8 --batch 1,32
+  mmsr-bench engine --repository OLD --repository NEW --batch 1,32
   mmsr-bench engine --repository REPO --items 10000,1000000 --length 10,50
 """
 

@@ -24,6 +24,10 @@ from mmsr.engine.bench.server_bench import Subject, measured_report, open_load
 from mmsr.engine.bench.summary import Percentiles, RunSummary
 
 AROUND_S = 1.0  # before and after each switch
+NONE_SEEN = (
+    "no answer showed a switch, so nothing is known of reloads; does the server follow the label, "
+    "and is --duration-s long enough for it?"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,7 @@ def reload_findings(samples: Samples, run: RunSummary, asked_s: list[float]) -> 
     return {
         "asked_s": asked_s,
         "changes_s": run.version_changes_s,
+        "void": None if run.version_changes_s else NONE_SEEN,
         "near": asdict(pooled(counted.pick(near_R), near_s)),
         "far": asdict(pooled(counted.pick(~near_R), run.measured_s - near_s)),
         "memory_mib": {"first": memory[0], "most": max(memory), "last": memory[-1]}

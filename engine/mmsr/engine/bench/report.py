@@ -32,9 +32,9 @@ class ServerReport:
 
     @property
     def void(self) -> bool:
-        """Whether a run does not count."""
+        """Whether a run does not count, or what the scenario found."""
         counted = self.runs[self.findings.get("first_confirming_run", 0) :]
-        return any(run.void for run in counted)
+        return any(run.void for run in counted) or bool(self.findings.get("void"))
 
 
 @dataclass(frozen=True, kw_only=True)

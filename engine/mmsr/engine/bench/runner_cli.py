@@ -1,11 +1,12 @@
-"""`mmsr-bench` for what computes, without a server: flags in, a table and JSON out."""
+"""`mmsr-bench` for what computes, without a server: flags in; a table, JSON and a page out."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
 from mmsr.engine.bench.options import (
+    HtmlOption,
     JsonOption,
     LabelOption,
     RepositoryOption,
@@ -14,13 +15,18 @@ from mmsr.engine.bench.options import (
 )
 from mmsr.engine.bench.plan import parse_counts
 from mmsr.engine.bench.present import show
+from mmsr.engine.config import RunnerName
+
+RUNNERS = get_args(RunnerName)
 
 
 def engine(
-    repository: RepositoryOption,
+    repository: Annotated[
+        list[Path], typer.Option(help="Repository that holds the bundle; repeat it to compare.")
+    ],
     label: Annotated[
         list[str] | None,
-        typer.Option(help="Label of a bundle; repeat it to compare precisions. Default: stable."),
+        typer.Option(help="Label or id of a bundle; repeat it to compare. Default: stable."),
     ] = None,
     batch: Annotated[str, typer.Option(help="Batch sizes.")] = "1,8,32,128",
     length: Annotated[
@@ -34,15 +40,16 @@ def engine(
             help="Catalogue sizes: the bundle's rows drawn again and again. Default: its own."
         ),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(help="What computes, in ONNX Runtime's words.")
-    ] = "CPUExecutionProvider",
+    runner: Annotated[
+        str, typer.Option(help=f"What computes, as in mmsr-serve: {', '.join(RUNNERS)}.")
+    ] = "auto",
     duration_s: Annotated[float, typer.Option(help="Measured seconds of each combination.")] = 3.0,
     threads: Annotated[
         int | None, typer.Option(help="Threads of one computation. Default: as mmsr-serve.")
     ] = None,
     seed: SeedOption = 0,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure the runner alone, without a server: milliseconds a batch."""
     from mmsr.engine.bench.engine_bench import EngineBench, measure_engine
@@ -51,18 +58,18 @@ def engine(
     from mmsr.engine.config import default_threads
 
     bench = EngineBench(
-        repository=repository,
+        repositories=repository,
         labels=label or ["stable"],
         batches=parse_counts(batch, "--batch"),
         lengths=[None] if length is None else parse_counts(length, "--length"),
         ks=parse_counts(k, "--k"),
         items=[None] if items is None else parse_counts(items, "--items"),
-        providers=(provider,),
+        runner=cast(RunnerName, runner),
         duration_s=duration_s,
         threads=default_threads() if threads is None else threads,
         seed=seed,
     )
-    show(lambda: measure_engine(bench, progress_bar), print_engine, json_file)
+    show(lambda: measure_engine(bench, progress_bar), print_engine, json_file, html_file)
 
 
 def encode(
@@ -78,6 +85,7 @@ def encode(
         int | None, typer.Option(help="Threads of one computation. Default: as mmsr-serve.")
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure a bundle's image and text encoders: items a second."""
     from mmsr.engine.bench.encode_bench import EncodeBench, measure_encode
@@ -93,7 +101,7 @@ def encode(
         duration_s=duration_s,
         threads=default_threads() if threads is None else threads,
     )
-    show(lambda: measure_encode(bench, progress_bar), print_encode, json_file)
+    show(lambda: measure_encode(bench, progress_bar), print_encode, json_file, html_file)
 
 
 def retrain(
@@ -113,6 +121,7 @@ def retrain(
         list[str] | None, typer.Option(help="Handed on to mmsr-export, e.g. --fresh; repeatable.")
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Measure the way from the end of a training to the first new answer."""
     from mmsr.engine.bench.retrain_bench import RetrainBench, measure_retrain
@@ -128,4 +137,4 @@ def retrain(
         restart=restart,
         wait_s=wait_s,
     )
-    show(lambda: measure_retrain(bench), print_retrain, json_file)
+    show(lambda: measure_retrain(bench), print_retrain, json_file, html_file)

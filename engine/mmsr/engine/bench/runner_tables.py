@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mmsr.engine.bench.tables import (
+    bounds,
     number,
     print_environment,
     print_lines,
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
     from mmsr.engine.bench.report import RunnerReport
     from mmsr.engine.bench.retrain_bench import Stage
 
+Rows = tuple[Sequence[str], list[list[str]]]  # headings, cells
+ENGINE_TITLE = "The runner alone, and where its time goes"
+ENGINE_HEADINGS = ("p50 ms", "p99 ms", "requests/s", "pad", "run", "split", "GB/s", "of memory")
+WHOLE_WAY = "export to first new answer"
+RATIO_TITLE = "Each bundle over A: requests and median batch"
+RATIO_HEADINGS = ("requests/s", "95 %", "p50 ms", "95 %")
+RATIO_NOTE = (
+    "Measured in turn, A B B A; above 1 is faster in requests/s, slower in p50; an interval that "
+    "holds 1 shows no difference. Intervals: by drawing twentieths of the time anew."
+)
+# What a terminal of 80 columns has no room for, by how many facts vary; the report has it.
+HIDDEN: Sequence[Sequence[str]] = ((), (), ("pad", "split"), ("pad", "split", "GB/s"))
+ENCODE_TITLE = "From file or text to feature"
 GB_NOTE = (
     "GB/s: bytes of the output table over the time of a batch; of memory: over the copy rate. "
     "Above 100 % the table lies in a cache."
@@ -29,52 +43,75 @@ GB_NOTE = (
 def print_engine(console: Console, report: "EngineReport") -> None:
     """Print one table of all combinations; what is the same in all of them stands above it."""
     print_environment(console, report.environment)
-    first = report.runs[0]
-    same = [text for name, text in _facts(first).items() if not _varies(report.runs, name)]
-    lines = [
-        f"{report.threads} threads, memory copied at {report.copy_gb_per_s:.1f} GB/s (read and "
-        "written)",
-        ", ".join(same),
-    ]
-    print_lines(console, lines)
-    varying = [name for name in _facts(first) if _varies(report.runs, name)]
-    headings = (
-        "batch",
-        *varying,
-        "p50 ms",
-        "p99 ms",
-        "requests/s",
-        "pad",
-        "run",
-        "split",
-        "GB/s",
-        "of memory",
-    )
-    rows = [_row(run, varying) for run in report.runs]
-    console.print(table("The runner alone, and where its time goes", headings, rows))
+    print_lines(console, engine_lines(report))
+    console.print(table(ENGINE_TITLE, *engine_rows(report.runs)))
+    if report.ratios:
+        console.print(table(RATIO_TITLE, *ratio_rows(report)))
+        print_lines(console, [RATIO_NOTE])
     print_lines(console, [GB_NOTE])
     _say_interrupted(console, report.interrupted)
 
 
-def _row(run: "BatchSummary", varying: Sequence[str]) -> list[str]:
-    facts = _facts(run)
+def engine_lines(report: "EngineReport") -> list[str]:
+    """Return what is the same in all combinations."""
+    facts = _facts(report.runs[0]).items()
     return [
-        str(run.batch),
-        *(facts[name].rpartition(" ")[2] for name in varying),
-        number(run.batch_ms["p50"]),
-        number(run.batch_ms["p99"]),
-        number(run.requests_per_s, 0),
-        *(f"{part:.0%}" for part in run.share.values()),
-        number(run.scored_gb_per_s, 1),
-        f"{run.share_of_memory:.0%}",
+        f"{report.threads} threads, memory copied at {report.copy_gb_per_s:.1f} GB/s (read and "
+        "written)",
+        ", ".join(text for name, text in facts if not _varies(report.runs, name)),
+        *(f"{name}: {what}" for name, what in report.sides.items()),
     ]
 
 
+def ratio_rows(report: "EngineReport") -> Rows:
+    """Return the headings and a row for each bundle but A in each combination."""
+    rows = []
+    for one in report.ratios:
+        run = report.runs[one.run]
+        facts = [facts_of for name, facts_of in _facts(run).items() if _varies(report.runs, name)]
+        per_s, median = one.ratios
+        cells = [number(per_s.ratio, 3), bounds(per_s.bounds)]
+        cells += [number(median.ratio, 3), bounds(median.bounds)]
+        rows.append([str(run.batch), *(text.rpartition(" ")[2] for text in facts), *cells])
+    varying = [name for name in _facts(report.runs[0]) if _varies(report.runs, name)]
+    return ("batch", *varying, *RATIO_HEADINGS), rows
+
+
+def engine_rows(runs: Sequence["BatchSummary"]) -> Rows:
+    """Return the headings and a row for each combination, with what varies."""
+    varying = [name for name in _facts(runs[0]) if _varies(runs, name)]
+    hidden = HIDDEN[min(len(varying), len(HIDDEN) - 1)]
+    shown = [heading for heading in ENGINE_HEADINGS if heading not in hidden]
+    return ("batch", *varying, *shown), [_row(run, varying, shown) for run in runs]
+
+
+def combination(run: "BatchSummary", runs: Sequence["BatchSummary"]) -> str:
+    """Return what tells a run from the others, but for its batch size."""
+    return ", ".join(text for name, text in _facts(run).items() if _varies(runs, name))
+
+
+def _row(run: "BatchSummary", varying: Sequence[str], shown: Sequence[str]) -> list[str]:
+    facts = _facts(run)
+    cells = {
+        "p50 ms": number(run.batch_ms["p50"]),
+        "p99 ms": number(run.batch_ms["p99"]),
+        "requests/s": number(run.requests_per_s, 0),
+        **{stage: f"{part:.0%}" for stage, part in run.share.items()},
+        "GB/s": number(run.scored_gb_per_s, 1),
+        "of memory": f"{run.share_of_memory:.0%}",
+    }
+    named = [facts[name].rpartition(" ")[2] for name in varying]
+    return [str(run.batch), *named, *(cells[heading] for heading in shown)]
+
+
 def _facts(run: "BatchSummary") -> dict[str, str]:
-    return {
+    what = {
         "bundle": f"bundle {run.bundle_id}",
         "precision": run.precision,
         "runner": run.runner,
+    }
+    return {
+        **(what if run.side is None else {"bundle": f"bundle {run.side}"}),
         "items": f"items {run.items:,}",
         "length": f"histories of {run.length}",
         "k": f"k {run.k}",
@@ -88,10 +125,19 @@ def _varies(runs: Sequence["BatchSummary"], name: str) -> bool:
 def print_encode(console: Console, report: "RunnerReport") -> None:
     """Print one table of all encoders and batch sizes."""
     print_environment(console, report.environment)
-    runs: Sequence[EncodeSummary] = report.runs
-    facts = {f"{run.encoder}: {run.items}, {run.runner}" for run in runs}
-    lines = [f"bundle {report.bundle_id}, {report.findings['threads']} threads", *sorted(facts)]
-    print_lines(console, lines)
+    print_lines(console, encode_lines(report))
+    console.print(table(ENCODE_TITLE, *encode_rows(report.runs)))
+    _say_interrupted(console, report.interrupted)
+
+
+def encode_lines(report: "RunnerReport") -> list[str]:
+    """Return what was encoded, and by what."""
+    facts = {f"{run.encoder}: {run.items}, {run.runner}" for run in report.runs}
+    return [f"bundle {report.bundle_id}, {report.findings['threads']} threads", *sorted(facts)]
+
+
+def encode_rows(runs: Sequence["EncodeSummary"]) -> Rows:
+    """Return the headings and a row for each encoder and batch size."""
     headings = ("encoder", "batch", "items/s", "limit: ready tensors", "share", "ms a batch")
     rows = [
         [
@@ -104,8 +150,7 @@ def print_encode(console: Console, report: "RunnerReport") -> None:
         ]
         for run in runs
     ]
-    console.print(table("From file or text to feature", headings, rows))
-    _say_interrupted(console, report.interrupted)
+    return headings, rows
 
 
 def print_retrain(console: Console, report: "RunnerReport") -> None:
@@ -113,19 +158,21 @@ def print_retrain(console: Console, report: "RunnerReport") -> None:
     print_environment(console, report.environment)
     stages: Sequence[Stage] = report.runs
     rows = [[stage.name, short(stage.seconds), share(stage.share)] for stage in stages]
-    found = report.findings
-    rows.append(["export to first new answer", short(found["export_to_answer_s"]), "100%"])
+    rows.append([WHOLE_WAY, short(report.findings["export_to_answer_s"]), "100%"])
     title = f"Retrain to live: bundle {report.bundle_id}"
     console.print(table(title, ("stage", "s", "of it"), rows))
-    print_lines(
-        console,
-        [
-            f"Training ended {found['train_end']}, the export began "
-            f"{found['waited_before_export_s']:,.1f} s later, the first new answer came "
-            f"{found['first_answer']}, {found['label_to_answer_s']:.2f} s after the label moved.",
-            f"Not converted again: {', '.join(found['reused']) or 'nothing'}.",
-        ],
-    )
+    print_lines(console, retrain_lines(report))
+
+
+def retrain_lines(report: "RunnerReport") -> list[str]:
+    """Return from when to when a retrain went."""
+    found = report.findings
+    return [
+        f"Training ended {found['train_end']}, the export began "
+        f"{found['waited_before_export_s']:,.1f} s later, the first new answer came "
+        f"{found['first_answer']}, {found['label_to_answer_s']:.2f} s after the label moved.",
+        f"Not converted again: {', '.join(found['reused']) or 'nothing'}.",
+    ]
 
 
 def _say_interrupted(console: Console, interrupted: bool) -> None:

@@ -101,6 +101,8 @@ def print_reload(console: Console, report: ServerReport) -> None:
 
 def _reload_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"{len(found['changes_s'])} of {len(found['asked_s'])} switches seen in the answers."]
+    if found["void"]:
+        lines.insert(0, f"VOID, {found['void']}")
     memory = found["memory_mib"]
     if memory is not None:
         lines.append(

@@ -97,6 +97,14 @@ def measure_server(bench: ServerBench) -> ServerReport:
     return measured_report("server", load, run_all, ceilings=bench.ceilings)
 
 
+class Interrupted(KeyboardInterrupt):
+    """A scenario was ended early and has findings all the same."""
+
+    def __init__(self, findings: dict[str, Any]) -> None:
+        super().__init__()
+        self.findings = findings
+
+
 def measured_report(
     scenario: str, load: Load, measure: Callable[[], dict[str, Any]], *, ceilings: bool
 ) -> ServerReport:
@@ -113,8 +121,9 @@ def measured_report(
         require_answers(load)
         if ceilings:
             found = measure_ceilings(load.bundle, load.requests, load.subject.k, load.runs[0].plan)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         interrupted = True
+        findings = stop.findings if isinstance(stop, Interrupted) else findings
         require_answers(load)
     return ServerReport(
         scenario=scenario,

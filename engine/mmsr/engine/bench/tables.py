@@ -13,6 +13,7 @@ from mmsr.engine.bench.report import ServerReport
 from mmsr.engine.bench.summary import Percentiles, RunSummary
 
 NOT_ENOUGH = "–"  # too few samples, or the percentile falls among the failed requests
+MOST_CPU_RATIO = 0.7  # of the server's CPU time a request, for the generator
 NONE_OF_THEM: Percentiles = {"p50": None, "p90": None, "p99": None}
 
 
@@ -236,6 +237,11 @@ def _run_notes(run: RunSummary) -> list[str]:
     lines = []
     if run.void:
         lines.append(f"VOID, {run.void}")
+    if run.cpu_ratio is not None and run.cpu_ratio > MOST_CPU_RATIO:
+        lines.append(
+            f"the generator costs {run.cpu_ratio:.2f} of the server's CPU time a request; above "
+            f"{MOST_CPU_RATIO:g} it may be the bottleneck: send from another machine"
+        )
     for what, statuses in (("refused", run.refusals), ("failed", run.errors)):
         for status, count in statuses.items():
             details = run.first_details.get(status, "")

@@ -11,10 +11,9 @@ from mmsr.engine.bench.samples import NO_ANSWER, OK, UNFINISHED, UNSENT, Answer
 from mmsr.engine.wire import SERVICE_NAME
 from mmsr.v1 import recommender_pb2
 
-REFUSALS: tuple[int, ...] = (
-    grpc.StatusCode.RESOURCE_EXHAUSTED.value[0],
-    grpc.StatusCode.CANCELLED.value[0],
-)
+RESOURCE_EXHAUSTED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+CANCELLED: int = grpc.StatusCode.CANCELLED.value[0]
+REFUSALS = (RESOURCE_EXHAUSTED, CANCELLED)
 DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 CONNECT_S = 10.0
 METHOD = f"/{SERVICE_NAME}/Recommend"

@@ -13,6 +13,8 @@ from mmsr.engine.catalogue.records import Content, FeatureKey, Floats
 from mmsr.engine.errors import InvalidRequest
 from mmsr.v1 import catalogue_pb2 as pb
 
+# Encoders answer numbers of a few units; beyond this, products of an item's row could overflow.
+LARGEST_FEATURE = 1e6
 LARGEST_POPULARITY = 2**63 - 1  # what SQLite holds
 
 
@@ -132,8 +134,12 @@ def _features(field: str, values: Sequence[float], encoder: Encoder | None) -> F
     if len(values) != encoder.width:
         raise InvalidRequest(f"{field} has {len(values)} numbers; expected {encoder.width}")
     values_F = np.array(values, np.float32)
-    if not np.isfinite(values_F).all():
-        raise InvalidRequest(f"{field} holds a number that is not finite")
+    wrong_n = values_F[~(np.abs(values_F) <= LARGEST_FEATURE)]  # also what is no number
+    if len(wrong_n):
+        raise InvalidRequest(
+            f"{field} holds {wrong_n[0]:g}; expected numbers of at most {LARGEST_FEATURE:,.0f} "
+            "either side of 0"
+        )
     return values_F
 
 

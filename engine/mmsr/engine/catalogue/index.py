@@ -44,12 +44,16 @@ class LiveIndex(ItemIndex):
         """The ids of items without a trained id, in their order."""
         return self._added
 
-    def add(self, item_id: str, number: int) -> None:
-        """Let an item be there, under a number that none has had."""
-        trained = self.trained_row(item_id)
+    def name(self, item_id: str, number: int) -> None:
+        """Let answers find the name of an item that is not there yet: they may meet it before."""
         if number >= len(self._ids):
             self._ids += [""] * (number + 1 - len(self._ids))
         self._ids[number] = item_id
+
+    def add(self, item_id: str, number: int) -> None:
+        """Let an item be there, under a number that none has had."""
+        trained = self.trained_row(item_id)
+        self.name(item_id, number)
         self._rows[item_id] = number
         if not trained:
             insort(self._added, item_id)

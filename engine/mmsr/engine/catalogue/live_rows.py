@@ -53,8 +53,9 @@ class Plan(NamedTuple):
 class LiveRows:
     """The changing part of one model.
 
-    `plan` is called by one thread at a time, `apply` by the thread that computes (any, before the
-    model serves), `show` on the event loop, in this order for each group of changes.
+    `plan` is called by one thread at a time, `name` on the event loop, `apply` by the thread that
+    computes (any, before the model serves), `show` on the event loop, in this order for each group
+    of changes.
     """
 
     def __init__(self, model: SequenceModel) -> None:
@@ -128,6 +129,11 @@ class LiveRows:
     def give_back(self, plan: Plan) -> None:
         """Free the rows of a plan that will not be applied."""
         self._free.extendleft(put.row for put in reversed(plan.puts))
+
+    def name(self, plan: Plan) -> None:
+        """Let answers find the names of what `apply` brings: they may meet it before `show`."""
+        for put in plan.puts:
+            self.index.name(put.record.item_id, put.number)
 
     def apply(self, plan: Plan) -> list[int]:
         """Change tables, places and eligibility in one step between two batches.

@@ -2,6 +2,7 @@
 
 # n items of one call, F features of a modality, W input columns, D output columns, N trained items
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from mmsr.engine.runners.onnx import OnnxRunner, open_onnx
 IDS = "tables/ids.npy"
 ROWS_AT_ONCE = 1024
 PRESENT = "_present"
+LARGEST = 1e15  # of a row: squares and sums of such numbers are still numbers
+log = logging.getLogger(__name__)
 
 
 class ItemContent(NamedTuple):
@@ -97,7 +100,23 @@ class Projector:
             found = self._runner.run(self._batch(items[begin : begin + ROWS_AT_ONCE]))
             inputs.append(found["item_inputs"])
             outputs.append(found["item_outputs"])
-        return np.concatenate(inputs), np.concatenate(outputs)
+        return self._numbers(np.concatenate(inputs), np.concatenate(outputs))
+
+    def _numbers(self, inputs_nW: Floats, outputs_nD: Floats) -> tuple[Floats, Floats]:
+        """Empty the rows that are no numbers: scored with the others, one would spoil all."""
+        fits_n = np.ones(len(inputs_nW), np.bool_)
+        for rows in (inputs_nW, outputs_nD):
+            fits_n &= (np.abs(rows) <= LARGEST).all(axis=1)
+        if not fits_n.all():
+            inputs_nW, outputs_nD = (
+                np.where(fits_n[:, None], r, np.float32(0)) for r in (inputs_nW, outputs_nD)
+            )
+            log.error(
+                "bundle %s makes no numbers of the content of %d items; they score 0",
+                self._bundle.manifest.bundle_id,
+                np.count_nonzero(~fits_n),
+            )
+        return inputs_nW, outputs_nD
 
     def close(self) -> None:
         """Free the graph."""

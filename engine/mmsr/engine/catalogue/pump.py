@@ -206,6 +206,7 @@ class Pump:
 
 
 async def _show(live: LiveRows, plan: Plan, thread: InThread) -> None:
+    live.name(plan)
     left = await thread(partial(live.apply, plan))
     if not live.left:
         live.show(plan, left)

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,26 @@ def test_every_scenario_has_a_manual_page_with_examples_that_fit_a_terminal() ->
         assert all(len(line) <= 78 for line in examples), name
         if name != "MAIN":
             assert all(line.split()[1] == name.lower() for line in examples), name
+
+
+def defaults(scenario: str) -> dict[str, Any]:
+    """Return what a scenario does if nothing else is said."""
+    [found] = [c.callback for c in app.registered_commands if c.callback.__name__ == scenario]  # type: ignore[union-attr]
+    assert found is not None
+    return {name: p.default for name, p in inspect.signature(found).parameters.items()}
+
+
+def test_comparisons_are_of_five_rounds_of_fifteen_seconds_unless_said_otherwise() -> None:
+    for scenario in ("compare", "catalogue"):
+        assert (defaults(scenario)["rounds"], defaults(scenario)["duration_s"]) == (5, 15.0)
+
+
+@pytest.mark.parametrize("scenario", ["server", "slo", "overload", "reload", "catalogue"])
+def test_loads_warm_up_and_are_set_beside_their_ceilings_unless_said_otherwise(
+    scenario: str,
+) -> None:
+    assert defaults(scenario)["ceilings"] is True
+    assert defaults(scenario)["warm_up_s"] >= 1.0
 
 
 def test_examples_name_options_that_exist() -> None:

@@ -1,12 +1,13 @@
 """Two reports as ratios: what is common, what is worse, and what is only noise."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from support.load_report import run_of
 
 from mmsr.engine.bench.blocks import Block
 from mmsr.engine.bench.compare import (
@@ -19,10 +20,11 @@ from mmsr.engine.bench.compare import (
 )
 from mmsr.engine.bench.compare_tables import verdict
 from mmsr.engine.bench.histograms import encode
-from mmsr.engine.bench.live import order_of
+from mmsr.engine.bench.live import live_blocks, order_of
 from mmsr.engine.bench.machine import describe_environment
 from mmsr.engine.bench.plan import BenchError, RunPlan, Window
 from mmsr.engine.bench.report import REPORT_FORMAT
+from mmsr.engine.bench.server_bench import Load, Subject
 
 PLAN = RunPlan(rate_per_s=100, window=Window())
 
@@ -152,3 +154,11 @@ def test_another_limit_is_one_line(text: str) -> None:
 
 def test_both_sides_come_first_as_often() -> None:
     assert "".join(order_of(5)) == "ABBAABBAAB"
+
+
+def test_void_runs_of_a_live_comparison_are_left_out_too() -> None:
+    window = Window(warm_up_s=0.5, duration_s=2.0)
+    good = run_of(RunPlan(rate_per_s=100, window=window))
+    load = Load(Subject(target="h:1", repository=Path("r"), label="stable", k=5), Path("b"), [])
+    load.runs = [good, replace(good, void="the generator was late"), good]
+    assert live_blocks(load) == {"open, 100/s": [*good.blocks, *good.blocks]}

@@ -1,12 +1,15 @@
 """`mmsr-bench engine`: a real ONNX graph, measured by batch size."""
 
 import json
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
-from support.tiny_bundle import Twin
+from support.tiny_bundle import Sizes, Twin, publish
 
 from mmsr.bundle.repository import Repository
 from mmsr.engine.bench.engine_bench import (
@@ -16,12 +19,16 @@ from mmsr.engine.bench.engine_bench import (
     make_batches,
     measure_engine,
     time_batches,
+    turns_of,
 )
+from mmsr.engine.bench.page.document import page_of
 from mmsr.engine.bench.plan import BenchError
 from mmsr.engine.bench.report import write_report
 from mmsr.engine.bench.runner_tables import print_engine
 from mmsr.engine.bench.synthetic import Asked, bind_items
+from mmsr.engine.errors import ConfigError
 from mmsr.engine.model import RowRequest, open_model, split
+from mmsr.engine.runners.base import AnyArray
 
 
 def no_progress(name: str, total_s: float) -> AbstractContextManager[Tick]:
@@ -30,11 +37,15 @@ def no_progress(name: str, total_s: float) -> AbstractContextManager[Tick]:
 
 
 def bench_of(repository: Repository, **changes: object) -> EngineBench:
-    settings: dict[str, object] = {"ks": [5], "threads": 1, "batches": [1, 4]} | changes
+    ordinary: dict[str, object] = {
+        "repositories": [repository.root],
+        "batches": [1, 4],
+        "ks": [5],
+        "threads": 1,
+        "duration_s": 0.2,
+    }
+    settings = ordinary | changes
     return EngineBench(
-        repository=repository.root,
-        labels=["stable"],
-        duration_s=0.2,
         seed=0,
         **settings,  # type: ignore[arg-type]
     )
@@ -67,6 +78,28 @@ def test_a_report_by_batch_size(repository: Repository, twin: Twin) -> None:
     assert written["runs"][0]["batch_ms"]["p50"] == report.runs[0].batch_ms["p50"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountingAsked(Asked):
+    """Counts the batches that are made."""
+
+    made: list[int]
+
+    def inputs(self, requests: Sequence[RowRequest]) -> dict[str, AnyArray]:
+        self.made.append(len(requests))
+        return super().inputs(requests)
+
+
+def test_batches_of_the_warm_up_are_computed_and_not_timed(repository: Repository) -> None:
+    model = open_model(repository.resolve("stable"), threads=1)
+    try:
+        asked = CountingAsked(model=model, items=None, made=[])
+        batches = make_batches(model, Point(batch=3, length=7, k=2, items=None), seed=0)
+        times_R3 = time_batches(asked, batches, 0.05, lambda passed_s: None)
+    finally:
+        model.close()
+    assert len(asked.made) > len(times_R3) > 0
+
+
 def test_batches_are_full_different_and_of_one_length(repository: Repository) -> None:
     model = open_model(repository.resolve("stable"), threads=1)
     try:
@@ -94,7 +127,8 @@ def test_batches_are_full_different_and_of_one_length(repository: Repository) ->
         ({"items": [40], "ks": [50]}, "k is 50; expected 1 to 40"),
         ({"items": [10**9]}, "items .* expected sizes from 1 to 50000000"),
         ({"threads": 0}, "threads is 0"),
-        ({"providers": ["Abacus"]}, "provider 'Abacus' is not in this ONNX Runtime; it has"),
+        ({"runner": "abacus"}, "runner is 'abacus'; expected one of auto, cpu, cuda"),
+        ({"labels": ["stable"] * 9}, "9 bundles; expected 1 to 8"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
@@ -115,6 +149,54 @@ def test_an_interrupt_keeps_the_batch_sizes_before_it(repository: Repository) ->
     assert [run.batch for run in report.runs] == [1]
 
 
+def test_a_runner_that_is_not_there_is_one_line_of_the_engines_own(repository: Repository) -> None:
+    with pytest.raises(ConfigError, match=r"runner tensorrt: no engine for .* lies beside"):
+        measure_engine(bench_of(repository, runner="tensorrt"), no_progress)
+
+
+def test_turns_go_there_and_back_so_that_drift_falls_on_all() -> None:
+    assert turns_of(2, 2) == [0, 1, 1, 0]
+    turns = turns_of(3, 4)
+    assert turns == [0, 1, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0]
+    # What grows evenly over the run costs each of them as much.
+    assert {sum(place for place, side in enumerate(turns) if side == one) for one in range(3)} == {
+        22
+    }
+
+
+def test_two_repositories_are_measured_in_turn_and_set_beside_each_other(
+    repository: Repository, tmp_path: Path
+) -> None:
+    """B scores 300 times as many items, so that no neighbour's noise hides which is slower."""
+    large = publish(tmp_path / "new", Sizes(items=20_000, probes=5, width=64))
+    bench = bench_of(repository, repositories=[repository.root, large.root], duration_s=1.0)
+    report = measure_engine(bench, no_progress)
+    assert [(run.side, run.batch, run.items) for run in report.runs] == [
+        ("A", 1, 60),
+        ("B", 1, 20_000),
+        ("A", 4, 60),
+        ("B", 4, 20_000),
+    ]
+    for one in report.ratios:
+        assert (one.side, one.run % 2) == ("B", 1)
+        per_s, median = one.ratios
+        assert (per_s.metric, median.metric) == ("answers/s", "p50 ms")
+        assert per_s.ratio is not None
+        assert per_s.bounds is not None
+        assert per_s.ratio == pytest.approx(
+            report.runs[one.run].requests_per_s / report.runs[one.run - 1].requests_per_s, rel=0.01
+        )
+        assert per_s.ratio < 0.9
+        assert median.ratio is None or median.ratio > 1.1
+    out = StringIO()
+    print_engine(Console(file=out, width=80), report)
+    assert "A: bundle" in out.getvalue()
+    assert f"B: bundle {large.folder.name} of new, fp32" in out.getvalue()
+    assert "Each bundle over A" in out.getvalue()
+    assert "…" not in out.getvalue()
+    assert "Each bundle over A" in page_of(report)
+
+
 def test_every_combination_is_measured_and_what_varies_is_a_column(repository: Repository) -> None:
     report = measure_engine(
         bench_of(repository, batches=[2], lengths=[3, 6], items=[500, 2000]), no_progress
@@ -126,7 +208,8 @@ def test_every_combination_is_measured_and_what_varies_is_a_column(repository: R
         (2000, 6),
     ]
     out = StringIO()
-    print_engine(Console(file=out, width=100), report)
+    print_engine(Console(file=out, width=80), report)
+    assert "…" not in out.getvalue()
     heading = next(line.split() for line in out.getvalue().splitlines() if "p50" in line)
     assert heading[:3] == ["batch", "items", "length"]
 

@@ -1,25 +1,29 @@
 """What scenarios decide: which rate holds, when a server has recovered, what is near a switch."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.load_report import load_report, run_of
 from support.queue_in_virtual_time import measure_virtually
 
 from mmsr.engine.bench.overload_bench import OverloadBench, recovery_plan, recovery_s
 from mmsr.engine.bench.plan import BenchError, RunPlan, Traffic, Window
 from mmsr.engine.bench.reload_bench import (
+    NONE_SEEN,
     ReloadBench,
     Switches,
     covered_s,
     near,
     pooled,
+    reload_findings,
 )
 from mmsr.engine.bench.samples import OK, Answer, Recorder
 from mmsr.engine.bench.schedule import steps
 from mmsr.engine.bench.server_bench import Subject
-from mmsr.engine.bench.slo_bench import RESOLUTION, Bracket, confirm, search
+from mmsr.engine.bench.slo_bench import RESOLUTION, Bracket, confirm, holds, search
 
 SUBJECT = Subject(target="h:1", repository=Path("r"), label="stable", k=5)
 
@@ -128,6 +132,54 @@ def test_windows_around_switches_are_pooled_and_counted_once() -> None:
     assert covered_s([], 10.0) == 0.0
 
 
+def test_pooled_requests_count_from_when_they_were_meant_to_be_sent() -> None:
+    recorder = Recorder(0.0)
+    for n in range(30):
+        recorder.add((n, n + 0.5, n + 0.75), OK, Answer())
+    part = pooled(recorder.samples(), 3.0)
+    assert part.latency_ms["p50"] == part.max_ms == pytest.approx(750.0)
+
+
+def test_the_windows_of_a_reload_leave_the_warm_up_out() -> None:
+    plan = RunPlan(rate_per_s=100.0, window=Window(warm_up_s=2.0, duration_s=4.0))
+    measured = measure_virtually(plan, 0.001)
+    run = replace(run_of(plan), version_changes_s=[0.5])  # half of the second before it is warm-up
+    found = reload_findings(measured.samples, run, [0.4])
+    counted = int((measured.samples.intended_s_R >= 2.0).sum())
+    assert found["near"]["requests"] + found["far"]["requests"] == counted
+    assert found["near"]["seconds"] == 1.5
+    assert found["void"] is None
+    assert reload_findings(measured.samples, run_of(plan), [0.4])["void"] == NONE_SEEN
+
+
+def test_recovery_counts_from_when_requests_were_meant_to_be_sent() -> None:
+    """Answered at once when they are sent, but sent 100 ms late: nothing is good again."""
+    recorder = Recorder(0.0)
+    for n in range(300):
+        recorder.add((n / 100, n / 100 + 0.1, n / 100 + 0.101), OK, Answer())
+    plan = RunPlan(rate_per_s=100.0, window=Window(warm_up_s=0.0, duration_s=3.0))
+    assert recovery_s(recorder.samples(), 0.0, plan) is None
+
+
+def test_a_rate_holds_only_in_a_run_that_counts_and_has_a_p99() -> None:
+    window = Window(warm_up_s=0.0, duration_s=12.0)
+    run = run_of(RunPlan(rate_per_s=100.0, window=window, traffic=Traffic(slo_ms=20.0)))
+    assert holds(run)
+    assert not holds(replace(run, void="the generator was late"))
+    assert not holds(replace(run, latency_ms={**run.latency_ms, "p99": None}))
+    assert not holds(replace(run, latency_ms={**run.latency_ms, "p99": 20.1}))
+
+
+def test_a_report_is_void_with_any_run_that_it_counts() -> None:
+    report = load_report()
+    assert not report.void
+    bad = replace(report.runs[0], void="the generator was late")
+    assert replace(report, runs=[bad, *report.runs[1:]]).void
+    # A run of a search, before those that confirm, decides nothing.
+    searched = replace(report, runs=[bad, *report.runs[1:]], findings={"first_confirming_run": 1})
+    assert not searched.void
+
+
 def test_pooled_requests_count_their_failures() -> None:
     recorder = Recorder(0.0)
     for n in range(30):
@@ -137,6 +189,9 @@ def test_pooled_requests_count_their_failures() -> None:
     assert (part.requests, part.failed, part.seconds) == (31, 1, 3.0)
     assert part.latency_ms["p50"] == pytest.approx(10.0)
     assert part.max_ms == pytest.approx(10.0)
+    for n in range(31):
+        recorder.add((50 + n, 50 + n, 51 + n), 14, Answer())
+    assert pooled(recorder.samples(), 3.0).latency_ms["p50"] is None  # half and more have failed
 
 
 @pytest.mark.parametrize(

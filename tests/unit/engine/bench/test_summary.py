@@ -63,6 +63,17 @@ def test_latency_counts_from_the_intended_time() -> None:
     assert summary.void is None
 
 
+def test_what_intervals_and_goodput_are_made_of_counts_from_the_intended_time_too() -> None:
+    """Sent 4 ms late and answered 6 ms later: 10 ms, too long for a limit of 8."""
+    plan = replace(OPEN, traffic=Traffic(slo_ms=8.0))
+    summary = summarise(plan, OUTCOME, steady(600, latency_s=0.010, lag_s=0.004))
+    assert summary.goodput_per_s == 0.0
+    values_V, _ = bins(summary.histogram)
+    assert values_V == pytest.approx([10.0], rel=0.002)
+    assert all(block.p50_ms == pytest.approx(10.0) for block in summary.blocks)
+    assert summary.latency_intervals["p50"] == pytest.approx((10.0, 10.0), rel=0.002)
+
+
 def test_a_late_generator_is_marked() -> None:
     summary = summarise(OPEN, OUTCOME, steady(600, latency_s=0.050, lag_s=0.006))
     assert summary.void is not None
@@ -97,6 +108,23 @@ def test_a_server_that_answers_every_second_request_has_no_p90() -> None:
     ]
     summary = summarise(OPEN, OUTCOME, samples_of(*rows))
     assert summary.latency_ms == {"p50": pytest.approx(1.0), "p90": None, "p99": None}
+
+
+def test_a_headline_has_percentiles_from_mlperfs_counts_on_only() -> None:
+    plan = replace(OPEN, traffic=Traffic(headline=True))
+    summary = summarise(plan, OUTCOME, steady(6000, latency_s=0.010))
+    assert summary.latency_ms == {"p50": pytest.approx(10.0), "p90": None, "p99": None}
+    assert summary.latency_intervals["p99"] is None
+    assert summarise(OPEN, OUTCOME, steady(6000, latency_s=0.010)).latency_ms["p99"] is not None
+
+
+def test_few_refusals_have_no_percentile() -> None:
+    refused = [(1 + n / 100, 1 + n / 100, 1 + n / 100 + 0.001, 8, Answer()) for n in range(19)]
+    ok = (1.0, 1.0, 1.1, OK, Answer(1, 1, 1, 0))
+    assert summarise(OPEN, OUTCOME, samples_of(ok, *refused)).refusal_ms["p50"] is None
+    twenty = [*refused, (1.5, 1.6, 1.602, 8, Answer())]
+    found = summarise(OPEN, OUTCOME, samples_of(ok, *twenty)).refusal_ms["p50"]
+    assert found == pytest.approx(1.0)  # from the sending: how fast the server says no
 
 
 def test_rates_are_of_the_measured_time() -> None:

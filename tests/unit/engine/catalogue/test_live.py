@@ -9,10 +9,11 @@ from support.live import Shown, row_of, run, shown
 from support.tiny_bundle import Shop, Sizes
 from support.tiny_live import IMAGE_WIDTH, NEWEST_S, expected_output, publish_live
 
-from mmsr.engine.catalogue.live_rows import LiveRows
+from mmsr.engine.catalogue.live_rows import LiveRows, Plan
 from mmsr.engine.catalogue.records import Write
 from mmsr.engine.catalogue.store import SqliteStore
 from mmsr.engine.errors import CatalogueFull, InvalidRequest, StoreFailed
+from mmsr.engine.model import RowRequest
 from mmsr.v1 import catalogue_pb2 as pb
 
 SIZES = Sizes(items=55, spare=8, probes=4)
@@ -126,6 +127,35 @@ def test_while_two_bundles_are_in_use_every_change_shows_in_both(
             await it.upsert(first, featured("new-9"))
             assert "new-9" not in second.index
             await it.detach(first)
+
+    run(main())
+
+
+def test_an_item_has_its_name_as_soon_as_an_answer_can_meet_it(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most popular are looked up by the event loop, between what `apply` and `show` do."""
+    met: list[list[str]] = []
+    apply = LiveRows.apply
+
+    def applied(live: LiveRows, plan: Plan) -> list[int]:
+        left = apply(live, plan)
+        everything = live.model.named.most_popular(RowRequest([], [], 1000))
+        met.append(live.index.ids_of(everything.rows))
+        return left
+
+    monkeypatch.setattr(LiveRows, "apply", applied)
+
+    async def main() -> None:
+        async with shown(tmp_path / "c.db") as it:
+            live = await it.attach(shop.folder)
+            for n in range(20):  # more than there are spare rows: later numbers are no rows
+                await it.upsert(live, featured(f"new-{n}"))
+                assert f"new-{n}" in met[-1]
+                assert "" not in met[-1]
+                await it.catalogue.delete([f"new-{n}"])
+                assert f"new-{n}" not in met[-1]
+            await it.detach(live)
 
     run(main())
 

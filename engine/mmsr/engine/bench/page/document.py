@@ -7,7 +7,6 @@ from typing import Any
 from mmsr.bundle.files import atomic_path
 from mmsr.engine.bench.compare import CompareReport
 from mmsr.engine.bench.compare_tables import row
-from mmsr.engine.bench.machine import Environment
 from mmsr.engine.bench.page.frame import page
 from mmsr.engine.bench.page.html import Html, facts, section, table, tag, tiles
 from mmsr.engine.bench.page.load_charts import (
@@ -17,26 +16,40 @@ from mmsr.engine.bench.page.load_charts import (
     roofline,
     timelines,
 )
+from mmsr.engine.bench.page.runner_pages import runner_page
+from mmsr.engine.bench.page.values import environment_facts, plain
+from mmsr.engine.bench.page.write_charts import SHOWN_ELSEWHERE, write_sections, write_tiles
 from mmsr.engine.bench.report import ServerReport
 from mmsr.engine.bench.summary import RunSummary
 from mmsr.engine.bench.tables import bounds, ceilings_note, name, notes, number, share, short
 
 
 def write_page(path: Path, report: Any) -> None:
-    """Write the page of a load report or of a comparison."""
-    text = comparison_page(report) if isinstance(report, CompareReport) else load_page(report)
+    """Write the page of any scenario's report."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(page_of(report), encoding="utf-8")
+
+
+def page_of(report: Any) -> str:
+    """Return the page of a report."""
+    if isinstance(report, CompareReport):
+        return comparison_page(report)
+    if isinstance(report, ServerReport):
+        return load_page(report)
+    return runner_page(report)
 
 
 def load_page(report: ServerReport) -> str:
     """Return the page of all runs of one scenario."""
+    writes = report.findings if report.scenario == "catalogue" else {}
+    names = run_names(report.runs, writes.get("windows", ()))
     content = [
-        tiles(_tiles(report)),
+        tiles(write_tiles(writes) if writes else _tiles(report)),
+        *(write_sections(writes) if writes else []),
         section("What a client sees", _client_table(report.runs)),
-        section("Latency against rate", latency_against_rate(report.runs)),
-        section("Distribution", distribution(report.runs)),
-        section("Second by second", timelines(report.runs)),
+        Html("") if writes else section("Latency against rate", latency_against_rate(report.runs)),
+        section("Distribution", distribution(report.runs, names)),
+        section("Second by second", timelines(report.runs, names)),
         section("Batches", batch_sizes(report.runs)),
     ]
     if report.ceilings is not None:
@@ -49,13 +62,28 @@ def load_page(report: ServerReport) -> str:
             )
         )
     content += [
-        section("Findings", facts(_plain(report.findings))) if report.findings else Html(""),
+        section("Findings", facts(plain(_findings(report)))) if report.findings else Html(""),
         section("How to read this", *(tag("p", note, class_="notes") for note in notes(report))),
-        section("Where and how", facts(_environment(report.environment))),
+        section("Where and how", facts(environment_facts(report.environment))),
     ]
     title = f"mmsr-bench {report.scenario}: {report.target}"
     subtitle = f"bundle {report.bundle_id}, {report.histories:,} histories, k {report.k}"
     return page(title, subtitle, content, report.environment.time)
+
+
+def run_names(runs: Sequence[RunSummary], windows: Sequence[str]) -> list[str]:
+    """Return what charts call each run; windows of one load by their place and side."""
+    if not windows:
+        return [run.plan.name for run in runs]
+    return [
+        f"{place}: {side}" for place, (_, side) in enumerate(zip(runs, windows, strict=False), 1)
+    ]
+
+
+def _findings(report: ServerReport) -> dict[str, Any]:
+    if report.scenario != "catalogue":
+        return report.findings
+    return {name: said for name, said in report.findings.items() if name not in SHOWN_ELSEWHERE}
 
 
 def _tiles(report: ServerReport) -> list[tuple[str, str, str]]:
@@ -134,36 +162,7 @@ def comparison_page(report: CompareReport) -> str:
                 [[fact, str(report.a[fact]), str(report.b[fact])] for fact in report.a],
             ),
         ),
-        section("Where and how", facts(_environment(report.environment))),
+        section("Where and how", facts(environment_facts(report.environment))),
     ]
     subtitle = f"a regression is more than {report.max_regression:.0%} worse, surely"
     return page("mmsr-bench compare", subtitle, content, report.environment.time)
-
-
-def _environment(environment: Environment) -> list[tuple[str, str]]:
-    return _plain(environment.to_json())
-
-
-def _plain(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Return every value as text under its dotted name; lists of objects one by one."""
-    found: list[tuple[str, str]] = []
-    for key, value in values.items():
-        label = f"{prefix}{key.replace('_', ' ')}"
-        if isinstance(value, dict) and value:
-            found += _plain(value, f"{label}: ")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            for place, one in enumerate(value, 1):
-                found += _plain(one, f"{label} {place}: ")
-        else:
-            found.append((label, _text(value)))
-    return found
-
-
-def _text(value: Any) -> str:
-    if value is None or value in ([], {}):
-        return "–"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(_text(one) for one in value)
-    return str(value)

@@ -18,7 +18,7 @@ STYLE = """
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 70rem; margin: 0 auto; padding: 1.5rem 1rem 3rem }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem } h3 { font-size: .95rem; margin: 1rem 0 .3rem }
 p { margin: .4rem 0; overflow-wrap: anywhere; max-width: 46rem }
 .muted, .remark, footer, .notes { color: var(--muted); font-size: .875rem }
 .void { color: var(--c1); font-weight: 600 }
@@ -46,6 +46,7 @@ svg text { fill: var(--muted); font: 11px system-ui, sans-serif }
 .dashed { stroke-dasharray: 6 3 } .bar { opacity: .85 }
 .legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0;
   margin: .3rem 0 .8rem; font-size: .875rem }
+.part { width: 12rem; height: .8rem }
 .legend svg { display: inline-block; width: 22px; height: 8px; margin-right: .4rem }
 @media (max-width: 40rem) { th, td { padding: .3rem .4rem }
   .scroll tbody th:first-child { white-space: normal; min-width: 6rem; max-width: 8.5rem;

@@ -65,11 +65,11 @@ def _percentile_line(runs: Sequence[RunSummary], p: str, colour: int) -> Series:
     return Series(name=p, points=points, colour=colour, bounds=bounds)
 
 
-def distribution(runs: Sequence[RunSummary]) -> Html:
+def distribution(runs: Sequence[RunSummary], names: Sequence[str]) -> Html:
     """Return how many requests were answered within how many ms; the slow ones drawn large."""
     series = [
         Series(
-            name=run.plan.name,
+            name=names[place],
             points=cdf_points(run),
             colour=place,
             dashed=not run.plan.is_open,
@@ -102,13 +102,14 @@ def cdf_points(run: RunSummary) -> list[tuple[float, float]]:
     return list(zip(values_V[kept].tolist(), nines_V[kept].tolist(), strict=True))
 
 
-def timelines(runs: Sequence[RunSummary]) -> Html:
+def timelines(runs: Sequence[RunSummary], names: Sequence[str]) -> Html:
     """Return what each second of each run was like; a dashed line is a switch of the model."""
-    names = [Series(name="p99", points=(), colour=2), Series(name="p50", points=(), colour=0)]
-    return join([legend(names), charts([_timeline(run) for run in runs[:MOST_RUNS]])])
+    lines = [Series(name="p99", points=(), colour=2), Series(name="p50", points=(), colour=0)]
+    figures = [_timeline(run, name) for run, name in zip(runs[:MOST_RUNS], names, strict=False)]
+    return join([legend(lines), charts(figures)])
 
 
-def _timeline(run: RunSummary) -> Html:
+def _timeline(run: RunSummary, name: str) -> Html:
     middle = [(block.start_s + block.seconds / 2, block) for block in run.blocks]
     dots = len(middle) <= 30
     lines = [
@@ -129,7 +130,7 @@ def _timeline(run: RunSummary) -> Html:
     remarks = [f"{refused:,} refused"] if refused else []
     return draw(
         Drawing(
-            title=f"{run.plan.name}{', VOID' if run.void else ''}",
+            title=f"{name}{', VOID' if run.void else ''}",
             x=Axis(label="seconds after the warm-up", zero=True),
             y=Axis(label=MS, log=True),
             series=lines,
