@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -196,7 +197,7 @@ def test_hostile_messages_against_a_memory_limit(shop: Shop, bounded: Served, ta
         async with grpc.aio.insecure_channel(bounded.target, options=options) as channel:
 
             async def send(method: str, message: bytes) -> None:
-                ask = channel.unary_unary(f"/mmsr.v1.Recommender/{method}")
+                ask: Any = channel.unary_unary(f"/mmsr.v1.Recommender/{method}")  # bytes
                 try:
                     await ask(message, timeout=PATIENCE_S)
                     tally.survived("answered")

@@ -59,4 +59,5 @@ def main(good: Path, other: Path, root: Path, first: int, last: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), *map(int, sys.argv[4:6]))
+    good, other, root = map(Path, sys.argv[1:4])
+    main(good, other, root, *map(int, sys.argv[4:6]))

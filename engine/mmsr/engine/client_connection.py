@@ -19,11 +19,11 @@ SERVICE_CONFIG = json.dumps(
 )
 # A server that has just been started is found at once, not at gRPC's first retry after a second.
 OPTIONS: list[tuple[str, int | str]] = [
-    ("grpc.service_config", SERVICE_CONFIG),
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+BALANCED = [("grpc.service_config", SERVICE_CONFIG), *OPTIONS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,20 +76,24 @@ class Connection:
         return None
 
 
-def open_channel(target: str, connection: Connection) -> grpc.Channel:
-    """Open a channel for blocking calls; it connects when it is first used."""
+def open_channel(target: str, connection: Connection, *, balanced: bool = True) -> grpc.Channel:
+    """Open a channel for blocking calls; it connects when it is first used.
+
+    `balanced` as `BALANCED`; an operator's calls go to one server, whatever it says of its health.
+    """
     credentials = connection.credentials(target)
+    options = BALANCED if balanced else OPTIONS
     if credentials is None:
-        return grpc.insecure_channel(target, options=OPTIONS)
-    return grpc.secure_channel(target, credentials, options=OPTIONS)
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def open_aio_channel(target: str, connection: Connection) -> grpc.aio.Channel:
     """Open a channel for asyncio; it connects when it is first used."""
     credentials = connection.credentials(target)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, options=OPTIONS)
+        return grpc.aio.insecure_channel(target, options=BALANCED)
+    return grpc.aio.secure_channel(target, credentials, options=BALANCED)
 
 
 def is_here(target: str) -> bool:
