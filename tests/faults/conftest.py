@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from support.tally import Tally, report, table, totals
+from support.tally import LONG, Tally, report, table, totals
 
 PROPERTY = "fault"
 FAILED: set[str] = set()
@@ -46,5 +46,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(line)
     terminalreporter.write_line(totals(rows))
     path = os.environ.get("MMSR_FAULTS_REPORT")
+    words = " ".join(terminalreporter.config.invocation_params.args)
     if path:
-        Path(path).write_text(report(rows, "make proof"))
+        Path(path).write_text(report(rows, f"MMSR_PROOF={int(LONG)} python -m pytest {words}"))
