@@ -23,6 +23,8 @@ OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+BALANCED_SCHEMES = frozenset({"dns", "ipv4", "ipv6"})
+UNHEALTHY = "backend unhealthy"  # ends what gRPC says when no server of the target serves
 BALANCED = [("grpc.service_config", SERVICE_CONFIG), *OPTIONS]
 
 
@@ -79,10 +81,10 @@ class Connection:
 def open_channel(target: str, connection: Connection, *, balanced: bool = True) -> grpc.Channel:
     """Open a channel for blocking calls; it connects when it is first used.
 
-    `balanced` as `BALANCED`; an operator's calls go to one server, whatever it says of its health.
+    `balanced`: as `options_of`; an operator's calls go to one server, whatever its health.
     """
     credentials = connection.credentials(target)
-    options = BALANCED if balanced else OPTIONS
+    options = options_of(target) if balanced else OPTIONS
     if credentials is None:
         return grpc.insecure_channel(target, options=options)
     return grpc.secure_channel(target, credentials, options=options)
@@ -92,8 +94,16 @@ def open_aio_channel(target: str, connection: Connection) -> grpc.aio.Channel:
     """Open a channel for asyncio; it connects when it is first used."""
     credentials = connection.credentials(target)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=BALANCED)
-    return grpc.aio.secure_channel(target, credentials, options=BALANCED)
+        return grpc.aio.insecure_channel(target, options=options_of(target))
+    return grpc.aio.secure_channel(target, credentials, options=options_of(target))
+
+
+def options_of(target: str) -> list[tuple[str, int | str]]:
+    """Return how a target is asked: one that may have several addresses is balanced.
+
+    A single HOST:PORT is asked as long as it answers: there is no other one to go to.
+    """
+    return BALANCED if target.partition(":")[0] in BALANCED_SCHEMES else OPTIONS
 
 
 def is_here(target: str) -> bool:
@@ -118,7 +128,14 @@ def typed(error: Any) -> EngineError:
     retry = str(metadata.get(RETRY_AFTER, ""))
     retry_ms = int(retry) if retry.isascii() and retry.isdigit() else None
     reason = str(metadata.get(REASON, ""))
-    return from_status(error.code().name, error.details() or "", retry_ms, reason)
+    return from_status(error.code().name, _explained(error.details() or ""), retry_ms, reason)
+
+
+def _explained(details: str) -> str:
+    """Say what gRPC means where it has not asked any server."""
+    if details.endswith(UNHEALTHY):
+        return f"the server is starting or stopping ({details})"
+    return details
 
 
 def _read(path: Path | None) -> bytes | None:
