@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,12 @@ def test_features_killed_at_any_moment_end_as_if_never_stopped(
 
 def decoding(pid: int) -> list[int]:
     """Return the processes that decode for this one; another one tracks resources."""
-    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children(pid)}
-    return [child for child, command in commands.items() if b"spawn_main" in command]
+    found = []
+    for child in children(pid):
+        with suppress(OSError):  # it has ended meanwhile
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PATIENCE_S = 60.0
@@ -27,7 +28,8 @@ def children(pid: int) -> list[int]:
     """Return the processes that this one has started and that run."""
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        found += map(int, task.read_text().split())
+        with suppress(OSError):  # it has ended meanwhile
+            found += map(int, task.read_text().split())
     return found
 
 
