@@ -193,7 +193,8 @@ def test_hostile_messages_against_a_memory_limit(shop: Shop, bounded: Served, ta
     resource.prlimit(bounded.process.pid, resource.RLIMIT_AS, (limit, limit))
 
     async def main() -> None:
-        options = [("grpc.max_send_message_length", -1)]
+        unbounded = ("grpc.max_send_message_length", "grpc.max_receive_message_length")
+        options = [(name, -1) for name in unbounded]
         async with grpc.aio.insecure_channel(bounded.target, options=options) as channel:
 
             async def send(method: str, message: bytes) -> None:
