@@ -80,8 +80,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def totals(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return what all scenarios come to, in one line."""
     sums = {key: sum(row[key] for row in rows) for key in ("tried", "lost", "kills", "mutations")}
+    failed = sum(row["fault"].startswith("**FAILED**") for row in rows)
     return (
-        f"{sums['tried']:,} faults tried, {sums['lost']} with harm; among them {sums['kills']:,} "
+        f"{sums['tried']:,} faults tried, {sums['lost']} with harm counted, {failed} of {len(rows)} "
+        f"scenarios failed; among them {sums['kills']:,} "
         f"kills and {sums['mutations']:,} changes of bundle files"
     )
 
