@@ -82,8 +82,8 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> str:
     sums = {key: sum(row[key] for row in rows) for key in ("tried", "lost", "kills", "mutations")}
     failed = sum(row["fault"].startswith("**FAILED**") for row in rows)
     return (
-        f"{sums['tried']:,} faults tried, {sums['lost']} with harm counted, {failed} of {len(rows)} "
-        f"scenarios failed; among them {sums['kills']:,} "
+        f"{sums['tried']:,} faults tried, {sums['lost']} with harm counted, "
+        f"{failed} of {len(rows)} scenarios failed; among them {sums['kills']:,} "
         f"kills and {sums['mutations']:,} changes of bundle files"
     )
 
