@@ -6,7 +6,7 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench bench-rivals fuzz gpu-check proto lock
+.PHONY: help setup demo test test-real check format bench bench-rivals fuzz proof gpu-check proto lock
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,11 +19,16 @@ setup: ## create .venv with the locked, hashed packages (PYTHON=python3.12 choos
 demo: setup ## toy shop to recommendations; DATA=../shared/data/ml1m for real movies (EPOCHS=2)
 	@$(BIN)/python .ci/demo.py $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS))
 
-test: setup ## unit, contract and integration tests, each with its time beside its budget
-	@$(BIN)/python .ci/test.py unit contract integration
+test: setup ## unit, contract, integration tests and faults, each with its time beside its budget
+	@$(BIN)/python .ci/test.py unit contract integration faults
 
 test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; missing is an error)
 	@$(BIN)/python .ci/test.py real
+
+# One worker: kills are spread over the length of what is killed, which is measured first.
+proof: setup ## the fault suite in its long form; report in tests/faults/results
+	@MMSR_PROOF=1 MMSR_FAULTS_REPORT=tests/faults/results/faults.md OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
+	  $(BIN)/python -m pytest -q tests/faults --show-capture=no
 
 fuzz: setup ## 100,000 damaged messages on every method (FUZZ_CALLS=1000000); report in engine/results
 	@MMSR_FUZZ_CALLS=$(or $(FUZZ_CALLS),100000) MMSR_FUZZ_REPORT=engine/results/fuzz.md \

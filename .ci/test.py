@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Two workers, a whole file to each: its module's fixtures are made once. Files come in the order of
 # tests/conftest.py, the longest first, and not in that of the number of their tests.
 SHARED_OUT = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-BUDGET_S = {"unit": 60, "contract": 60, "integration": 300}  # on 2 cores
+BUDGET_S = {"unit": 60, "contract": 60, "integration": 300, "faults": 120}  # on 2 cores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ def runs_of(name: str) -> list[list[str]]:
     """Return the options of the pytest runs of a part, which go on side by side."""
     if name == "unit":
         return halves_of_unit()
-    return [[*(SHARED_OUT if name == "integration" else ()), f"tests/{name}"]]
+    return [[*(SHARED_OUT if name in ("integration", "faults") else ()), f"tests/{name}"]]
 
 
 def run_part(name: str) -> Part:
     """Run `tests/<name>`; further options come from PYTEST_ADDOPTS."""
     print(f"== tests/{name}", flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    if name in ("unit", "integration"):  # a core each: two threads each would wait in turns
+    if name != "contract":  # a core each: two threads each would wait in turns
         environment.setdefault("OMP_NUM_THREADS", "1")
     start_s = time.monotonic()
     with ExitStack() as files:

@@ -11,6 +11,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 LONGEST_FIRST = (
     *("test_readme", "test_road", "test_mutations", "test_nightly", "test_kill_training"),
     "test_export_process",
+    "test_kill_export",
+    "test_kill_features",
     *("test_scenarios_of_a_server", "test_load_of_a_server"),
     *("test_tensorrt_rtx", "test_gate", "test_fit", "test_warm_start", "test_transfer"),
     *("test_compare", "test_losses", "test_split", "test_extract", "test_final"),

@@ -75,7 +75,7 @@ def test_every_field_of_the_manifest_is_explained_with_what_it_holds(
     manifest: dict[str, Any],
 ) -> None:
     explained = lines_of_table(readme(), "| field | what it says |")
-    assert manifest.keys() == names_of(Manifest) | {"bundle_id"} == explained.keys()
+    assert manifest.keys() == names_of(Manifest) | {"bundle_id", "checksum"} == explained.keys()
     holds = {
         "tables": names_of(TableSizes),
         "files": names_of(FileEntry),

@@ -1,9 +1,7 @@
-"""`mmsr-export` as a process: its exit codes, killed at any moment, and two at once."""
+"""`mmsr-export` as a process: its exit codes, and two at once; killed in tests/faults."""
 
-import random
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from errno import ENOSPC
 from pathlib import Path
@@ -16,10 +14,7 @@ from support.whole import assert_triton_whole, assert_whole, folders, remains
 
 from mmsr.bundle.files import read_json
 from mmsr.bundle.repository import Repository
-from mmsr.engine.model import open_model
-from mmsr.engine.probe import prove
 from mmsr.export import cli, triton
-from mmsr.export.prune import prune
 from mmsr.export.triton import write_triton
 
 KILLS = 50
@@ -221,52 +216,3 @@ def test_two_at_once_do_not_corrupt_each_other(shop: Exporting, tmp_path: Path) 
         assert remains(repository) == []
     assert len(repository.ids()) == 1 + 5
     assert folders(target / "sequence") == ["4", "5", "warmup"]
-
-
-@pytest.mark.slow
-def test_killed_at_any_moment_it_leaves_everything_valid(shop: Exporting, tmp_path: Path) -> None:
-    """Each attempt exports other weights and is killed a little later than some other one."""
-    repository, target = shop.copy(tmp_path / "repository"), tmp_path / "triton"
-    flags = ("--triton", target, "--accept-drop")
-    began_s = time.monotonic()
-    assert shop.start(shop.run, repository, *flags).code() == 0
-    whole_s = time.monotonic() - began_s
-    moments = random.Random(0)
-    kills = left_behind = attempts = 0
-    while kills < KILLS:
-        run = retrained(shop.run, tmp_path / f"run-{attempts}", seed=100 + attempts, scale=NOISE)
-        process = shop.start(run, repository, *flags)
-        # Spread evenly over the length, and at random within each part of it.
-        part = (attempts * 7 % KILLS + moments.random()) / KILLS
-        attempts += 1
-        if not process.ended_within(part * whole_s):
-            process.kill()
-            kills += 1
-        else:
-            assert process.code() == 0, process.output.read_text()
-        left_behind += bool(remains(repository))
-        assert_whole(repository)
-        assert_triton_whole(target)
-        prune(repository, KEPT, dry_run=False)
-        assert remains(repository) == []
-        shutil.rmtree(run)
-        assert attempts < 3 * KILLS
-    assert left_behind >= KILLS // 3, "the kills came before or after the work"
-    assert_as_good_as_ever(shop, repository, target)
-
-
-def assert_as_good_as_ever(shop: Exporting, repository: Repository, target: Path) -> None:
-    """What is live can be served, and one export more succeeds and leaves nothing behind."""
-    model = open_model(repository.resolve("stable"), threads=1)
-    prove(model).check()
-    model.close()
-    last = shop.start(shop.run, repository, "--triton", target, "--accept-drop", "--json")
-    bundle_id = answer_of(last)["bundle_id"]
-    assert positions(repository)[1] == bundle_id
-    assert_whole(repository)
-    assert_triton_whole(target)
-    assert remains(repository) == []
-    assert not list(target.parent.glob(".triton*"))
-    newest = max(int(name) for name in folders(target / "sequence") if name.isdigit())
-    made_from = read_json(target / "sequence" / str(newest) / "made_from.json", "")
-    assert made_from["bundle_id"] == bundle_id

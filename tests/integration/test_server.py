@@ -19,6 +19,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from support.serving import PATIENCE_S, Served, serving, start
 from support.tiny_bundle import Shop, Sizes, Twin, make_twin, manifest_of, publish, seal
 
+from mmsr.bundle.manifest import load_manifest
+from mmsr.bundle.repository import Repository
 from mmsr.engine.client import AsyncRecommenderClient, Recommendations, RecommenderClient
 from mmsr.engine.errors import (
     DeadlineTooShort,
@@ -410,6 +412,9 @@ def test_a_bundle_that_does_not_answer_like_pytorch_is_not_served(
     np.save(folder / "tables" / "item_inputs.npy", make_twin(shop.sizes, seed=9).inputs_CW)
     (folder / "manifest.json").unlink()
     seal(folder, manifest_of(shop.sizes))
+    bundle_id = load_manifest(folder).bundle_id
+    folder.rename(folder.with_name(bundle_id))
+    Repository(root).promote(bundle_id, "stable")
     assert "does not answer like PyTorch on 40 probe users" in refused(root)
 
 

@@ -74,7 +74,7 @@ class AdminClient:
 
     def __init__(self, target: str, connection: Connection | None = None) -> None:
         connection = connection or Connection()
-        self._channel = open_channel(target, connection)
+        self._channel = open_channel(target, connection, balanced=False)
         self._stub: Any = pb_grpc.AdminStub(self._channel)
         self._metadata = connection.metadata()
 

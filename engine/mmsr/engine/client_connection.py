@@ -1,6 +1,7 @@
 """Where a client connects to and as whom: TLS, token, channels. Asks nothing."""
 
 import ipaddress
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,20 @@ from mmsr.engine.errors import ConfigError, EngineError, from_status
 from mmsr.engine.target import GRPC_SCHEMES
 from mmsr.engine.wire import REASON, RETRY_AFTER
 
+# Calls go to all addresses of a target in turns, and to none whose health says that it stops: it
+# says so before it refuses. A server without a health service counts as well.
+SERVICE_CONFIG = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
 # A server that has just been started is found at once, not at gRPC's first retry after a second.
-OPTIONS = [
+OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 50),
     ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+BALANCED_SCHEMES = frozenset({"dns", "ipv4", "ipv6"})
+UNHEALTHY = "backend unhealthy"  # ends what gRPC says when no server of the target serves
+BALANCED = [("grpc.service_config", SERVICE_CONFIG), *OPTIONS]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,20 +78,32 @@ class Connection:
         return None
 
 
-def open_channel(target: str, connection: Connection) -> grpc.Channel:
-    """Open a channel for blocking calls; it connects when it is first used."""
+def open_channel(target: str, connection: Connection, *, balanced: bool = True) -> grpc.Channel:
+    """Open a channel for blocking calls; it connects when it is first used.
+
+    `balanced`: as `options_of`; an operator's calls go to one server, whatever its health.
+    """
     credentials = connection.credentials(target)
+    options = options_of(target) if balanced else OPTIONS
     if credentials is None:
-        return grpc.insecure_channel(target, options=OPTIONS)
-    return grpc.secure_channel(target, credentials, options=OPTIONS)
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 def open_aio_channel(target: str, connection: Connection) -> grpc.aio.Channel:
     """Open a channel for asyncio; it connects when it is first used."""
     credentials = connection.credentials(target)
     if credentials is None:
-        return grpc.aio.insecure_channel(target, options=OPTIONS)
-    return grpc.aio.secure_channel(target, credentials, options=OPTIONS)
+        return grpc.aio.insecure_channel(target, options=options_of(target))
+    return grpc.aio.secure_channel(target, credentials, options=options_of(target))
+
+
+def options_of(target: str) -> list[tuple[str, int | str]]:
+    """Return how a target is asked: one that may have several addresses is balanced.
+
+    A single HOST:PORT is asked as long as it answers: there is no other one to go to.
+    """
+    return BALANCED if target.partition(":")[0] in BALANCED_SCHEMES else OPTIONS
 
 
 def is_here(target: str) -> bool:
@@ -107,7 +128,14 @@ def typed(error: Any) -> EngineError:
     retry = str(metadata.get(RETRY_AFTER, ""))
     retry_ms = int(retry) if retry.isascii() and retry.isdigit() else None
     reason = str(metadata.get(REASON, ""))
-    return from_status(error.code().name, error.details() or "", retry_ms, reason)
+    return from_status(error.code().name, _explained(error.details() or ""), retry_ms, reason)
+
+
+def _explained(details: str) -> str:
+    """Say what gRPC means where it has not asked any server."""
+    if details.endswith(UNHEALTHY):
+        return f"the server is starting or stopping ({details})"
+    return details
 
 
 def _read(path: Path | None) -> bytes | None:

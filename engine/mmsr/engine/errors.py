@@ -31,6 +31,7 @@ In the order in which a request (or a start) can meet them:
     ├── DeadlineTooShort     the answer would come too late             DEADLINE_EXCEEDED
     ├── DeviceFailed         the GPU or TensorRT refuses a call         INTERNAL
     ├── RunnerFailed         the computation failed                     INTERNAL
+    │   ├── EncoderEnded     the process that encodes was ended
     │   └── Bug              something that nobody foresaw
     └── CallerLeft           the caller cancelled, or its deadline came CANCELLED
 """
@@ -199,6 +200,10 @@ class DeviceFailed(EngineError):
 
 class RunnerFailed(EngineError):
     """The computation failed; the server's log says why, the caller is not told."""
+
+
+class EncoderEnded(RunnerFailed):
+    """The process that encodes was ended while it was at something, by whatever it was."""
 
 
 class Bug(RunnerFailed):

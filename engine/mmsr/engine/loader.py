@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from mmsr.bundle.errors import BundleError
+from mmsr.bundle.manifest import MANIFEST, load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.compute import ComputeThread
@@ -83,7 +85,14 @@ class Loader:
         return assembled(opened, self._config, self._compute, self._clock, kept)
 
     def _lease(self, lease: ExitStack, bundle_id: str) -> Path:
-        return lease.enter_context(self.repository.hold(bundle_id))
+        folder = lease.enter_context(self.repository.hold(bundle_id))
+        found = load_manifest(folder).bundle_id
+        if found != bundle_id:
+            raise BundleError(
+                f"{folder / MANIFEST} is that of bundle {found}; somebody has moved folders or "
+                "copied files in the repository; export the model again"
+            )
+        return folder
 
     async def _open_beside(self, folder: Path, before: Deployment) -> Opened:
         started = self._clock()

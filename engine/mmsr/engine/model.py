@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.tables import writable
 from mmsr.engine.catalogue.named_filters import NamedFilters
 from mmsr.engine.catalogue.placement import Placement
 from mmsr.engine.config import RunnerName
 from mmsr.engine.encoders import Encoder, open_encoders
 from mmsr.engine.explain import Explainer, Explanation, open_explain
 from mmsr.engine.filters import RowFilters
-from mmsr.engine.opened import ITEM_INPUTS, OpenedBundle, open_bundle, writable
+from mmsr.engine.opened import ITEM_INPUTS, OpenedBundle, open_bundle
 from mmsr.engine.plan import Plan, plan
 from mmsr.engine.precision import precision_of
 from mmsr.engine.rows import CategoryFilter, ItemRow, RowAnswer, RowRequest

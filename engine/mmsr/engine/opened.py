@@ -16,6 +16,7 @@ import numpy.typing as npt
 from mmsr.bundle.catalogue import CATALOGUE, Catalogue, load_catalogue
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import GraphSpec, Manifest, TensorSpec, load_manifest, verify_files
+from mmsr.bundle.tables import map_table
 from mmsr.engine.config import Limits
 from mmsr.engine.items import CHUNK, bound_rows
 from mmsr.engine.probe_set import PROBE
@@ -112,8 +113,8 @@ def open_bundle(
         folder=folder,
         manifest=manifest,
         catalogue=catalogue,
-        item_inputs_CW=_open_table(folder / ITEM_INPUTS, (sizes.capacity, sizes.input_width)),
-        item_outputs_CD=_open_table(folder / ITEM_OUTPUTS, (sizes.capacity, sizes.output_width)),
+        item_inputs_CW=map_table(folder / ITEM_INPUTS, (sizes.capacity, sizes.input_width)),
+        item_outputs_CD=map_table(folder / ITEM_OUTPUTS, (sizes.capacity, sizes.output_width)),
         codes=_open_codes(folder, manifest),
         content_CD=_open_content(folder, manifest),
     )
@@ -205,7 +206,7 @@ def _open_codes(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]
     sizes = manifest.tables
     shapes = {CODES: (sizes.output_width, sizes.capacity), SCALES: (sizes.capacity,)}
     return {
-        name: _open_table(folder / file, shapes[name], CODE_INPUTS[name][0])
+        name: map_table(folder / file, shapes[name], CODE_INPUTS[name][0])
         for name, file in CODE_FILES.items()
     }
 
@@ -213,23 +214,7 @@ def _open_codes(folder: Path, manifest: Manifest) -> dict[str, npt.NDArray[Any]]
 def _open_content(folder: Path, manifest: Manifest) -> npt.NDArray[np.float32] | None:
     if CONTENT not in manifest.files:
         return None
-    return _open_table(folder / CONTENT, (manifest.tables.capacity, manifest.tables.output_width))
-
-
-def _open_table(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> npt.NDArray[Any]:
-    try:
-        table: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
-    if table.shape != shape or table.dtype != np.dtype(dtype) or not table.flags.c_contiguous:
-        _refuse(path, f"{table.dtype} {list(table.shape)}, the manifest says {dtype} {list(shape)}")
-    return table
-
-
-def writable(path: Path) -> npt.NDArray[Any]:
-    """Map a table of an opened bundle so that what is written into it stays in this process."""
-    table: npt.NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return table
+    return map_table(folder / CONTENT, (manifest.tables.capacity, manifest.tables.output_width))
 
 
 def _refuse(path: Path, reason: str) -> None:

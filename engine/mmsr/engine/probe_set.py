@@ -2,6 +2,8 @@
 
 # P probe users, L longest probe history, K results stored, D output columns
 
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -9,13 +11,17 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.bundle.errors import BundleError
+from mmsr.bundle.errors import BundleError, one_line
 from mmsr.bundle.files import atomic_path
+from mmsr.bundle.tables import UNREADABLE
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 PROBE = "probe.npz"
+# Beside what a table alone may raise. RuntimeError: a member is encrypted, or packed in a way that
+# Python does not know; MemoryError: an array says that it is larger than any machine.
+BAD_ARCHIVE = (BadZipFile, KeyError, RuntimeError, MemoryError, zlib.error, struct.error)
 FLOATS = ("state_PD", "top_scores_PK")
 OF_RANK_1 = ("length_P", "target_P")
 
@@ -54,8 +60,10 @@ def load_probe(folder: Path, items: int) -> ProbeSet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             probe = ProbeSet(**{name: arrays[_in_file(name)] for name in names})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
+    except (*UNREADABLE, *BAD_ARCHIVE) as error:
+        raise BundleError(
+            f"{path} is unreadable ({one_line(error)}); export the model again"
+        ) from None
     problem = _misshapen(probe) or _out_of_range(probe, items)
     if problem:
         raise BundleError(f"{path}: {problem}; export the model again")

@@ -15,8 +15,9 @@ mapped so that what is written stays in this process: memory is taken for what h
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.tables import writable
 from mmsr.engine.items import bound_rows
-from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle, writable
+from mmsr.engine.opened import CODE_FILES, ITEM_OUTPUTS, OpenedBundle
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
 from mmsr.engine.runners.base import AnyArray, Runner, as_input
 

@@ -3,6 +3,7 @@
 Through a mapped file it would: every page written counts as this process's until it is closed.
 """
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,11 @@ class RowFile:
         descr = np.lib.format.dtype_to_descr(FLOAT32)
         header = {"descr": descr, "fortran_order": False, "shape": (rows, columns)}
         np.lib.format.write_array_header_1_0(self._file, header)
-        self._bytes = self._file.tell() + rows * columns * FLOAT32.itemsize
+        size = self._file.tell() + rows * columns * FLOAT32.itemsize
+        self._file.flush()
+        # Rows that nobody appends have their blocks too: whoever maps the file on a full disk
+        # would be ended by a signal where one is missing.
+        os.posix_fallocate(self._file.fileno(), 0, size)
 
     def __enter__(self) -> "RowFile":
         return self
@@ -32,7 +37,6 @@ class RowFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.truncate(self._bytes)
         self._file.close()
 
     def append(self, rows_nC: Tensor) -> None:

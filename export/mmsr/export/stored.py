@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import torch
 
 from mmsr.bundle.catalogue import Catalogue
-from mmsr.bundle.errors import BundleError
+from mmsr.bundle.errors import BundleError, one_line
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import Manifest
+from mmsr.bundle.tables import UNREADABLE, writable
 from mmsr.engine.opened import CONTENT, ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.runners.base import AnyArray
 from mmsr.export.content_vectors import content_vectors, has_content_vectors
@@ -120,10 +121,11 @@ def _compare_tables(
 def open_array(path: Path) -> AnyArray:
     """Map a table into memory; writing to it would change nothing on disk."""
     try:
-        array: AnyArray = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise BundleError(f"{path} is unreadable ({error}); nothing was published") from None
-    return array
+        return writable(path)
+    except UNREADABLE as error:
+        raise BundleError(
+            f"{path} is unreadable ({one_line(error)}); nothing was published"
+        ) from None
 
 
 def _wrong_items(run: TrainedRun, catalogue: Catalogue) -> int:

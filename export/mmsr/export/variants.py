@@ -15,6 +15,7 @@ import numpy as np
 
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import FileEntry, Manifest, load_manifest
+from mmsr.bundle.tables import save_table
 from mmsr.engine.opened import CODE_FILES, ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.precision import precision_of
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
@@ -100,8 +101,8 @@ def _write_codes(folder: Path, precision: str) -> list[str]:
         return []
     outputs_CD = np.load(folder / ITEM_OUTPUTS, mmap_mode="r", allow_pickle=False)
     codes_DC, scales_C = quantise_rows(outputs_CD)
-    np.save(folder / CODE_FILES[CODES], codes_DC)
-    np.save(folder / CODE_FILES[SCALES], scales_C)
+    save_table(folder / CODE_FILES[CODES], codes_DC)
+    save_table(folder / CODE_FILES[SCALES], scales_C)
     return list(CODE_FILES.values())
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmsr.bundle.errors import BundleError
+from mmsr.bundle.errors import BundleError, one_line
 from mmsr.bundle.files import atomic_path
 
 CATALOGUE = "catalogue.parquet"
@@ -56,19 +56,22 @@ def load_catalogue(folder: Path, rest: Callable[[], None] = lambda: None) -> Cat
     path = folder / CATALOGUE
     try:
         table = pq.read_table(path, schema=SCHEMA)
-    except (OSError, pa.ArrowException) as error:
-        raise BundleError(f"{path} is unreadable ({error}); export the model again") from None
-    once: dict[str, str] = {}  # a name, and not one more for each item that has it
-    catalogue = Catalogue(
-        item_ids=list(_values(table["item_id"], rest)),
-        titles=list(_values(table["title"], rest)),
-        categories=[
-            [once.setdefault(name, name) for name in names or ()]
-            for names in _values(table["categories"], rest)
-        ],
-        available=table["available"].to_numpy(),
-        popularity=table["popularity"].to_numpy(),
-    )
+        _check_whole(path, table)
+        once: dict[str, str] = {}  # a name, and not one more for each item that has it
+        catalogue = Catalogue(
+            item_ids=list(_values(table["item_id"], rest)),
+            titles=list(_values(table["title"], rest)),
+            categories=[
+                [once.setdefault(name, name) for name in names or ()]
+                for names in _values(table["categories"], rest)
+            ],
+            available=table["available"].to_numpy(),
+            popularity=table["popularity"].to_numpy(),
+        )
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a text that is no UTF-8
+        raise BundleError(
+            f"{path} is unreadable ({one_line(error)}); export the model again"
+        ) from None
     distinct: set[str] = set()
     for start in range(0, len(catalogue), PIECE):
         distinct.update(catalogue.item_ids[start : start + PIECE])
@@ -76,6 +79,16 @@ def load_catalogue(folder: Path, rest: Callable[[], None] = lambda: None) -> Cat
     if len(distinct) != len(catalogue):
         raise BundleError(f"{path}: an item id stands twice; export the model again")
     return catalogue
+
+
+def _check_whole(path: Path, table: pa.Table) -> None:
+    """Refuse gaps: pyarrow fills a column that the file lacks with nulls, whatever the schema."""
+    for field in SCHEMA:
+        gaps = table[field.name].null_count
+        if gaps and not field.nullable:
+            raise BundleError(
+                f"{path}: {gaps} of {len(table)} items have no {field.name}; export the model again"
+            )
 
 
 def _values(column: pa.ChunkedArray, rest: Callable[[], None]) -> Iterator[Any]:

@@ -12,3 +12,9 @@ class MmsrError(Exception):
 
 class BundleError(MmsrError):
     """A bundle or a repository is missing, damaged or of another format."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return what a library says of a damaged file as one printable line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -82,5 +82,5 @@ def read_json(path: Path, what: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MmsrError(f"{path} not found; expected {what}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # brackets in brackets, a thousand deep
         raise MmsrError(f"{path} is unreadable ({error}); expected {what}") from None

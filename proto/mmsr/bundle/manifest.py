@@ -84,7 +84,8 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write `folder/manifest.json`."""
-        write_json(folder / MANIFEST, {"bundle_id": self.bundle_id, **asdict(self)})
+        said = {"bundle_id": self.bundle_id, **asdict(self)}
+        write_json(folder / MANIFEST, {"checksum": sha256_json(said), **said})
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -99,6 +100,12 @@ def load_manifest(folder: Path) -> Manifest:
         raise BundleError(
             f"{path}: format version {found!r}, this release reads {FORMAT_VERSION}; "
             "export the model again with this release"
+        )
+    checksum = raw.pop("checksum", None)  # None: written before there were any
+    if checksum is not None and checksum != sha256_json(raw):
+        raise BundleError(
+            f"{path} does not say any more what its checksum was taken of; the file was damaged or "
+            "edited; export the model again"
         )
     claimed = raw.pop("bundle_id", None)
     try:

@@ -1,11 +1,13 @@
 """Bundles are whole or not there; labels move atomically."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +89,11 @@ def test_every_damage_of_a_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path) -> None:
     write_bundle(tmp_path)
     path = tmp_path / "manifest.json"
-    text = path.read_text()
+    raw = json.loads(path.read_text())
+    del raw["checksum"]  # whoever edits it takes that out; older releases wrote none
+    text = json.dumps(raw, indent=2)
+    path.write_text(text)
+    assert load_manifest(tmp_path).max_length == 5
     edits = {
         "half": text[: len(text) // 2],
         "another format": text.replace('"format_version": 2', '"format_version": 7'),
@@ -102,6 +108,15 @@ def test_a_damaged_manifest_is_one_clear_error(tmp_path: Path) -> None:
         path.write_text(edited)
         with pytest.raises(BundleError, match=r"manifest\.json"):
             load_manifest(tmp_path)
+
+
+def test_what_a_manifest_only_says_of_a_bundle_is_not_damaged_unseen(tmp_path: Path) -> None:
+    """Its metrics decide whether the next bundle is published, and no id follows from them."""
+    replace(write_bundle(tmp_path), metrics={"test.masked.ndcg@10": 0.7}).save(tmp_path)
+    path = tmp_path / "manifest.json"
+    path.write_text(path.read_text().replace("0.7", "0.3"))
+    with pytest.raises(BundleError, match=r"manifest\.json does not say any more what"):
+        load_manifest(tmp_path)
 
 
 def test_publishing_twice_is_publishing_once(tmp_path: Path) -> None:

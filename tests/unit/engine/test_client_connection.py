@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mmsr.engine.client_connection import Connection, is_here, open_channel
+from mmsr.engine.client_connection import Connection, is_here, open_channel, options_of
 from mmsr.engine.errors import ConfigError
 
 
@@ -59,3 +59,17 @@ def test_a_certificate_needs_its_key() -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ca\.pem cannot be read: No such file"):
         Connection(root_certificates=tmp_path / "ca.pem").credentials("shop.example:1")
+
+
+@pytest.mark.parametrize(
+    ("target", "balanced"),
+    [
+        ("127.0.0.1:50051", False),
+        ("recommender:50051", False),
+        ("unix:/run/mmsr.sock", False),
+        ("dns:///recommender:50051", True),
+        ("ipv4:10.0.0.1:50051,10.0.0.2:50051", True),
+    ],
+)
+def test_a_target_that_may_be_several_servers_is_balanced(target: str, balanced: bool) -> None:
+    assert ("grpc.service_config" in dict(options_of(target))) == balanced

@@ -56,6 +56,9 @@ def test_an_edited_manifest_is_refused(copy: Path) -> None:
     raw = json.loads((copy / "manifest.json").read_text())
     raw["exclude_seen"] = False
     (copy / "manifest.json").write_text(json.dumps(raw))
+    assert "the file was damaged or edited" in refusal(copy)
+    del raw["checksum"]
+    (copy / "manifest.json").write_text(json.dumps(raw))
     assert "the manifest was edited" in refusal(copy)
 
 

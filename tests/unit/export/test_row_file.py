@@ -32,3 +32,12 @@ def test_rows_that_do_not_fit_are_refused(tmp_path: Path, shape: tuple[int, int]
         pytest.raises(ValueError, match="for 2 rows of 2 columns"),
     ):
         file.append(torch.zeros(shape))
+
+
+def test_rows_that_nobody_appends_have_their_blocks(tmp_path: Path) -> None:
+    """On a full disk, one that is missing would end whoever maps the table."""
+    with RowFile(tmp_path / "rows.npy", 10_000, 16) as file:
+        file.append(torch.ones(2, 16))
+    found = (tmp_path / "rows.npy").stat()
+    assert found.st_blocks * 512 >= found.st_size
+    assert not np.load(tmp_path / "rows.npy")[2:].any()

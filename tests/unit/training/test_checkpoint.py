@@ -11,6 +11,8 @@ import torch
 
 from mmsr.training.checkpoint import (
     Progress,
+    RunError,
+    _save_tensors,
     checkpoint_folder,
     load_progress,
     load_tensors,
@@ -136,3 +138,9 @@ def test_a_reference_names_the_best_checkpoint_by_content(tmp_path: Path) -> Non
     after = run_ref(tmp_path)
     assert (after.epoch, after.checkpoint) == (3, "epoch-0003")
     assert after.sha256 != before.sha256
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    """The library that writes it has an error of its own, also for a full disk."""
+    with pytest.raises(RunError, match=r"model\.safetensors cannot be written \(.*go on with"):
+        _save_tensors({"weight": torch.zeros(3)}, tmp_path / "no folder" / "model.safetensors")

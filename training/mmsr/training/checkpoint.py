@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.errors import MmsrError, one_line
 from mmsr.bundle.files import atomic_path, read_json, sha256_file, sync_directory, write_json
 from mmsr.training.config import Recipe, parse_recipe, recipe_to_dict
 from mmsr.training.selection import selecting_value
@@ -147,8 +147,8 @@ def save_checkpoint(
     temporary = root / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    save_file(_contiguous(model), temporary / "model.safetensors")
-    save_file(_contiguous(training), temporary / "training.safetensors")
+    for what, tensors in (("model", model), ("training", training)):
+        _save_tensors(tensors, temporary / f"{what}.safetensors")
     write_json(temporary / "state.json", asdict(progress))
     for path in temporary.iterdir():
         with path.open("rb") as file:
@@ -162,6 +162,17 @@ def save_checkpoint(
     for path in root.iterdir():
         if path.name not in keep:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(_contiguous(tensors), path)
+    except SafetensorError as error:  # no space, for instance: it is no OSError
+        path.unlink(missing_ok=True)
+        raise RunError(
+            f"{path} cannot be written ({one_line(error)}); the checkpoints before it are whole: "
+            "go on with --resume"
+        ) from None
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.errors import MmsrError, one_line
 from mmsr.bundle.files import read_json, write_json
+from mmsr.bundle.tables import UNREADABLE, read_only
 
 DATA_FORMAT = 1
 ITEM_SCHEMA = pa.schema(
@@ -103,13 +104,10 @@ def open_dataset(folder: Path) -> Dataset:
         )
     try:
         info = DataInfo(**raw)
-        arrays = {
-            name: np.load(folder / "sequences" / f"{name}.npy", mmap_mode="r")
-            for name in SEQUENCE_DTYPES
-        }
+        arrays = {name: read_only(folder / "sequences" / f"{name}.npy") for name in SEQUENCE_DTYPES}
         problem = _disagreement(folder, info, arrays)
-    except (TypeError, OSError, ValueError, pa.ArrowException) as error:
-        problem = str(error).partition("\n")[0]
+    except (*UNREADABLE, pa.ArrowException) as error:
+        problem = one_line(error)
     if problem:
         raise DataError(f"{folder} is damaged ({problem}); prepare the data again")
     return Dataset(
@@ -144,5 +142,4 @@ def _read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     try:
         return pq.read_table(path, columns=columns)
     except (OSError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{path} is damaged ({reason}); prepare the data again") from None
+        raise DataError(f"{path} is damaged ({one_line(error)}); prepare the data again") from None

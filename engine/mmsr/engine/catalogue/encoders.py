@@ -22,8 +22,8 @@ from mmsr.bundle.manifest import Manifest
 from mmsr.bundle.preprocess import ImageError
 from mmsr.engine.catalogue.projector import Projector, modality_widths
 from mmsr.engine.catalogue.records import Content, FeatureKey, Floats
-from mmsr.engine.catalogue.workers import Worker
-from mmsr.engine.errors import RunnerFailed, Unavailable
+from mmsr.engine.catalogue.workers import DecoderEndedError, Worker
+from mmsr.engine.errors import EncoderEnded, RunnerFailed, Unavailable
 
 # Of an encoder's description: where it was found, and what is encoded; neither changes an answer.
 NOT_IN_KEY = ("weights_source", "source", "text_fields")
@@ -98,7 +98,7 @@ class Encoders:
         """Return the feature [F] of an image file; `ImageError` says what is wrong with it."""
         with self._asking():
             header = {"preprocess": encoder.spec["preprocess"]}
-            answer, pixels = self._decoder.ask(header, file, self._limits.decode_s)
+            answer, pixels = self._ask(self._decoder, header, file, self._limits.decode_s)
             header = {**_graph(encoder), "shape": answer["shape"]}
             return self._feature(encoder, header, pixels)
 
@@ -132,12 +132,26 @@ class Encoders:
                 self._check_open()
                 raise
 
+    def _ask(
+        self, worker: Worker, header: Mapping[str, Any], payload: bytes, limit_s: float
+    ) -> tuple[dict[str, Any], bytes]:
+        """Ask a process, and another one if it ends meanwhile.
+
+        The system may have ended it for want of memory, by no fault of this item; what ends two
+        processes has ended them.
+        """
+        try:
+            return worker.ask(header, payload, limit_s)
+        except (DecoderEndedError, EncoderEnded):
+            self._check_open()
+            return worker.ask(header, payload, limit_s)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the server is stopping; send the request to another one")
 
     def _feature(self, encoder: Encoder, header: Mapping[str, Any], payload: bytes) -> Floats:
-        _, values = self._encoder.ask(header, payload, self._limits.encode_s)
+        _, values = self._ask(self._encoder, header, payload, self._limits.encode_s)
         return np.frombuffer(values, np.float32)
 
 

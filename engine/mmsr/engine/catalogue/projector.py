@@ -11,6 +11,7 @@ import numpy as np
 from mmsr.bundle.compose import with_brand
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import Manifest
+from mmsr.bundle.tables import map_table
 from mmsr.engine.catalogue.records import Content, Floats
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.runners.base import AnyArray
@@ -64,8 +65,9 @@ class Projector:
                 "the model again, or serve without --catalogue"
             )
         self._runner = open_onnx(bundle.folder / spec.file, spec, threads=1)
-        ids = np.load(bundle.folder / IDS, mmap_mode="c", allow_pickle=False)
-        self._runner.bind("id_table", ids)
+        [width] = [tensor.shape[1] for tensor in spec.inputs if tensor.name == "id_table"]
+        shape = (bundle.manifest.tables.items + 1, int(width))
+        self._runner.bind("id_table", map_table(bundle.folder / IDS, shape))
 
     def categories(self, content: Content) -> tuple[str, ...]:
         """Return an item's categories as the data were prepared: with its brand's, if trained."""

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from math import inf, nextafter
 from typing import Any, NamedTuple, Protocol
 
 from mmsr.engine.catalogue.changes import Done, Job, Resolved, resolve, rows_needed
@@ -59,6 +60,7 @@ class Pump:
         self._encoders = encoders
         self._compute = compute
         self._utc = utc
+        self._latest_s = -inf  # that was written, in seconds since 1970
         self._group = group  # messages of one commit, at most
         self._queue: deque[_Waiting] = deque()
         self._news = asyncio.Event()
@@ -144,6 +146,16 @@ class Pump:
             if not waiting.future.done():  # its caller has gone
                 waiting.future.set_result(outcome)
 
+    def _now_s(self, models: Sequence[LiveRows]) -> float:
+        """Return the time of a write, of which a clock that was set back has no say.
+
+        What is written now is newer than what was written before, and than the data of every bundle
+        in use: a bundle takes older content for contained.
+        """
+        after = (nextafter(live.contained_until_s, inf) for live in models)
+        self._latest_s = max(self._utc(), self._latest_s, *after)
+        return self._latest_s
+
     def _keep(self, jobs: Sequence[Job], models: Sequence[LiveRows]) -> tuple[Resolved, list[Plan]]:
         """Make what is kept durable, once it is sure that it can be shown."""
         version = self.version + 1
@@ -153,7 +165,7 @@ class Pump:
             self._store.records(item_ids),
             lambda item_id: any(item_id in live.index for live in models),
             version,
-            self._utc(),
+            self._now_s(models),
         )
         writes = list(resolved.writes.values())
         plans: list[Plan] = []

@@ -11,11 +11,15 @@ from typing import Any
 
 from mmsr.bundle.preprocess import ImageError
 from mmsr.engine.catalogue.frames import read_frame, write_frame
-from mmsr.engine.errors import RunnerFailed
+from mmsr.engine.errors import EncoderEnded, RunnerFailed
 
 PROGRAM = "mmsr.engine.catalogue.worker"
 END_S = 5.0  # for a worker that nobody asks any more
 log = logging.getLogger(__name__)
+
+
+class DecoderEndedError(ImageError):
+    """The process that decodes was ended while it was at an image, by that or by something else."""
 
 
 class Worker:
@@ -39,8 +43,8 @@ class Worker:
     ) -> tuple[dict[str, Any], bytes]:
         """Return the answer.
 
-        `ImageError`: the image cannot be used, or using it ended the process. `RunnerFailed`:
-        anything else went wrong.
+        `ImageError`: the image cannot be used; `DecoderEndedError`: using it ended the process, or
+        something else did. `RunnerFailed`, `EncoderEnded`: anything else went wrong.
         """
         process = self._running()
         answer, is_late = _exchange(process, dict(header), payload, limit_s)
@@ -95,10 +99,10 @@ class Worker:
         why = f"code {code}" if limit_s is None else f"it took longer than {limit_s:g} s"
         log.warning("the process to %s ended (%s); the next image starts another", self._role, why)
         if self._role != "decode":
-            return RunnerFailed("encoding failed")
+            return RunnerFailed("encoding failed") if limit_s else EncoderEnded("encoding failed")
         if limit_s is not None:
             return ImageError(f"decoding it takes longer than {limit_s:g} s")
-        return ImageError("decoding it ended the process that did")
+        return DecoderEndedError("decoding it ended the process that did")
 
 
 def _exchange(

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from mmsr.bundle.errors import BundleError
+from mmsr.bundle.errors import BundleError, one_line
 from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.runners.base import AnyArray, as_input, check_rows, check_tensor
 
@@ -112,7 +112,7 @@ def open_onnx(
         session = ort.InferenceSession(str(path), options, providers=list(providers))
     except LOAD_ERRORS as error:
         raise BundleError(
-            f"{path} cannot be loaded ({str(error).strip()}); export the model again"
+            f"{path} cannot be loaded ({one_line(error)}); export the model again"
         ) from None
     check_graph(path, spec, session)
     return OnnxRunner(session, spec)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.bundle.files import atomic_path
+from mmsr.bundle.tables import UNREADABLE, read_only, save_table
 
 SHARD_RECORDS = 256
 SHARD_SECONDS = 20.0  # a shard is written when it is full or this old
@@ -84,8 +85,8 @@ class FeatureCache:
     def _open(self, path: Path) -> npt.NDArray[Any] | None:
         """Map a shard; a damaged one is removed, and None."""
         try:
-            records: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            records = read_only(path)
+        except UNREADABLE:
             path.unlink()
             return None
         if records.dtype == self._dtype and records.ndim == 1:
@@ -98,8 +99,8 @@ class FeatureCache:
 
 
 def _write(path: Path, records: npt.NDArray[Any]) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, records, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        save_table(temporary, records)
 
 
 def contains(sorted_keys: Keys, keys: Keys) -> npt.NDArray[np.bool_]:

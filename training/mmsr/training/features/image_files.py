@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from mmsr.bundle.files import atomic_path
+from mmsr.bundle.tables import UNREADABLE, read_only, save_table
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.cache import NO_KEY, Keys, contains
 
@@ -75,8 +76,8 @@ def scan(dataset: Dataset, index_path: Path) -> ImageFiles:
 def save_index(files: ImageFiles, path: Path) -> None:
     """Remember the content hashes found so far, atomically."""
     known = np.sort(files.index_F[files.keys != NO_KEY], order="name")
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, known, allow_pickle=False)
+    with atomic_path(path) as temporary:
+        save_table(temporary, known)
 
 
 def _stat_all(paths: list[str]) -> tuple[npt.NDArray[np.void], dict[int, str]]:
@@ -106,8 +107,8 @@ def _reason(error: OSError | ValueError) -> str:
 def _recall(index_F: npt.NDArray[np.void], path: Path) -> None:
     """Fill in the contents of files that are as they were when the index was written."""
     try:
-        known = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        known = np.array(read_only(path))
+    except UNREADABLE:
         return
     if known.dtype != _INDEX_DTYPE or known.ndim != 1 or not len(known):
         return

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.tables import save_table
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.cache import FeatureCache, Keys, contains
 from mmsr.training.features.config import FeaturesConfig
@@ -69,7 +70,7 @@ def _decoded(
         return
     with TemporaryDirectory(prefix="mmsr-features-") as folder:
         known = Path(folder) / "known.npy"
-        np.save(known, cached, allow_pickle=False)
+        save_table(known, cached)
         decoder = Decoder(preprocess=spec.preprocess, known_keys=known)
         yield from decode_all(tasks, decoder, workers)
 

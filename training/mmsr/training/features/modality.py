@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.lib.format import open_memmap
 
 from mmsr.bundle.files import atomic_path
+from mmsr.bundle.tables import create_table, save_table
 from mmsr.training.features.cache import NO_KEY, FeatureCache, Keys, contains
 from mmsr.training.features.report import ModalityReport, Rejected
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
@@ -47,8 +47,8 @@ def write_modality(folder: Path, name: str, stage: Stage) -> tuple[Any, Modality
     if result is not None:
         present_N, used = _write_matrix(result, values)
         count = int(present_N.sum())
-        with atomic_path(present) as temporary, temporary.open("wb") as file:
-            np.save(file, present_N, allow_pickle=False)
+        with atomic_path(present) as temporary:
+            save_table(temporary, present_N)
     if not count:
         values.unlink(missing_ok=True)
         present.unlink(missing_ok=True)
@@ -72,8 +72,7 @@ def _write_matrix(result: Encoded, path: Path) -> tuple[npt.NDArray[np.bool_], i
     present_N = np.zeros(len(result.keys_N), np.bool_)
     used_U = np.zeros(len(keys_U), np.bool_)
     with atomic_path(path) as temporary:
-        shape = (len(present_N), result.cache.dim)
-        values_ND = open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        values_ND = create_table(temporary, (len(present_N), result.cache.dim))
         for records in result.cache.shards():
             wanted_M = records[contains(keys_U, records["key"])]
             contents_M = np.searchsorted(keys_U, wanted_M["key"])

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.errors import one_line
 from mmsr.bundle.files import read_json
+from mmsr.bundle.tables import UNREADABLE, read_only
 from mmsr.training.dataset import Dataset
 from mmsr.training.features.config import FeaturesError
 
@@ -84,15 +86,15 @@ def open_features(dataset: Dataset) -> Features:
             text=_open(folder, "text", raw["text"], dataset.info.items),
             settings=raw["settings"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NoFeaturesError(f"{folder} is damaged ({error})", dataset.folder) from None
+    except (*UNREADABLE, KeyError) as error:
+        raise NoFeaturesError(f"{folder} is damaged ({one_line(error)})", dataset.folder) from None
 
 
 def _open(folder: Path, name: str, raw: Any, items: int) -> ModalityFeatures | None:
     if raw is None:
         return None
-    values_ND = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-    present_N = np.load(folder / f"{name}_present.npy", allow_pickle=False)
+    values_ND = read_only(folder / f"{name}.npy")
+    present_N = np.array(read_only(folder / f"{name}_present.npy"))
     dim = int(raw["dim"])
     if values_ND.shape != (items, dim) or values_ND.dtype != np.float32:
         raise ValueError(f"{name}.npy is {values_ND.dtype} {values_ND.shape}, not {(items, dim)}")

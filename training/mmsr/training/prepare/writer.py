@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from mmsr.bundle.tables import save_table
 from mmsr.training.dataset import ITEM_SCHEMA, DataInfo, save_info
 from mmsr.training.prepare.blocks import BLOCK_ROWS
 from mmsr.training.prepare.brands import add_brands
@@ -136,7 +137,7 @@ def _write_sequences(cleaned: Cleaned, folder: Path, content: ContentHash) -> np
     }
     (folder / "sequences").mkdir()
     for name, array in arrays.items():
-        np.save(folder / "sequences" / f"{name}.npy", array, allow_pickle=False)
+        save_table(folder / "sequences" / f"{name}.npy", array)
         content.add_array(name, array)
     users = pa.table([cleaned.user_ids.take(pa.array(log.user_T[starts_U]))], schema=USER_SCHEMA)
     pq.write_table(users, folder / "users.parquet")

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from support.fork_server import Forked, ForkServer, fork_server
 from support.small_features import write_features
 from support.small_shop import shop_recipe, write_shop
+from support.tally import SEED, Tally, rounds
 
 from mmsr.training.checkpoint import checkpoint_folder
 
-KILLS = 15
+KILLS = rounds(8, 60)
 EPOCHS = 6
 TIMES = ("train_s", "validate_s", "sequences_per_s", "peak_rss_mib")
 
@@ -77,16 +78,19 @@ def times(process: Forked, run: Path) -> tuple[float, float]:
 
 @pytest.mark.slow
 def test_a_training_killed_at_any_moment_ends_as_if_never_stopped(
-    server: ForkServer, inputs: tuple[Path, Path], tmp_path: Path
+    server: ForkServer, inputs: tuple[Path, Path], tmp_path: Path, tally: Tally
 ) -> None:
-    """A run is killed again and again until it ends; then the next begins, until 15 kills."""
+    """kill -9 of `mmsr-train fit`, and of what resumes it.
+
+    A run is killed again and again until it ends; then the next begins.
+    """
     recipe, data = inputs
     whole = tmp_path / "whole"
     fit = ("fit", recipe, "--data", data, "--resume", "--out")
     started_s, whole_s = times(server.start(*fit, whole), whole)
     # A process is killed between its first instant and an epoch and a half after its start.
     latest_s = started_s + 1.5 * (whole_s - started_s) / EPOCHS
-    moments = random.Random(0)
+    moments = random.Random(SEED)
     kills = finished = 0
     while kills < KILLS or finished == 0:
         run = tmp_path / f"run-{finished}"
@@ -94,7 +98,10 @@ def test_a_training_killed_at_any_moment_ends_as_if_never_stopped(
         if kills < KILLS and not process.ended_within(moments.uniform(0, latest_s)):
             process.kill()
             kills += 1
+            tally.kills += 1
+            tally.survived("resumes at its last epoch and ends as if never stopped, bit for bit")
             continue
         assert process.code() == 0, process.output.read_text()
         assert_as_if_never_stopped(run, whole)
         finished += 1
+    tally.check(at_least=KILLS)
