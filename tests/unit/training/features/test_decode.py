@@ -1,8 +1,11 @@
 import io
 import multiprocessing
+import select
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,14 @@ from PIL import Image
 
 from mmsr.bundle.preprocess import ImagePreprocess
 from mmsr.training.features.config import FeaturesError
-from mmsr.training.features.decode import Decoded, Decoder, decode_all
+from mmsr.training.features.decode import (
+    FILES_PER_TASK,
+    Decoded,
+    Decoder,
+    _work,
+    _Worker,
+    decode_all,
+)
 
 SIZE = 16
 
@@ -173,3 +183,38 @@ def test_the_caller_may_stop_early(tmp_path: Path) -> None:
     assert multiprocessing.active_children()
     answers.close()
     assert not multiprocessing.active_children()
+
+
+def test_what_a_worker_says_through_the_pipe_is_one_piece_that_no_kill_can_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """POSIX: what is not longer than PIPE_BUF is written whole or not at all."""
+    decoder = replace(make_decoder(tmp_path), preprocess=ImagePreprocess(size=224))
+    monkeypatch.setattr(_Worker, "decoder", decoder, raising=False)
+    monkeypatch.setattr(_Worker, "known", np.load(decoder.known_keys), raising=False)
+    tasks = []
+    for number in range(FILES_PER_TASK):
+        path = tmp_path / f"{number}.png"
+        path.write_bytes(as_bytes(Image.new("RGB", (300, 300), (number, 0, 0)), "PNG"))
+        tasks.append((number, str(path)))
+    assert len(ForkingPickler.dumps(_work(tasks, tmp_path))) < select.PIPE_BUF
+
+
+def test_pixels_come_in_order_and_leave_no_file(tmp_path: Path) -> None:
+    decoder = make_decoder(tmp_path)
+    paths = []
+    for number in range(3 * FILES_PER_TASK + 1):
+        paths.append(tmp_path / f"{number}.png")
+        broken = number % 5 == 2
+        colour = Image.new("RGB", (20, 20), (number, 0, 0))
+        paths[-1].write_bytes(b"" if broken else as_bytes(colour, "PNG"))
+    found = decode(paths, decoder, workers=2)
+    assert [decoded.file for decoded in found] == list(range(len(paths)))
+    for number, decoded in enumerate(found):
+        if number % 5 == 2:
+            assert decoded.pixels is None
+            assert decoded.problem is not None
+        else:
+            assert decoded.pixels is not None
+            assert decoded.pixels[0, 0].tolist() == [number, 0, 0]
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]

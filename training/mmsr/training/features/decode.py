@@ -15,9 +15,10 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ FILES_PER_TASK = 8
 TASKS_PER_WORKER = 3  # asked for ahead of the encoder; bounds the memory of waiting pixels
 
 Task = tuple[int, str]  # a number of the caller's own, and a path
+Answers = list[tuple["Decoded", bool]]  # without pixels; whether there are some
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +83,24 @@ def decode_all(
         tuple(tasks[i : i + FILES_PER_TASK]) for i in range(0, len(tasks), FILES_PER_TASK)
     )
     workers = min(workers, len(chunks))
-    while chunks:
-        lost = yield from _until_broken(chunks, decoder, workers)
-        yield from _one_by_one(lost, decoder)
+    with TemporaryDirectory(prefix="pixels-", dir=decoder.known_keys.parent) as folder:
+        while chunks:
+            lost = yield from _until_broken(chunks, decoder, workers, Path(folder))
+            yield from _one_by_one(lost, decoder, Path(folder))
 
 
 def _until_broken(
-    chunks: deque[tuple[Task, ...]], decoder: Decoder, workers: int
+    chunks: deque[tuple[Task, ...]], decoder: Decoder, workers: int, folder: Path
 ) -> Generator[Decoded, None, list[Task]]:
     """Work the chunks off; return those under way when a worker died."""
-    pending: deque[tuple[tuple[Task, ...], Future[list[Decoded]]]] = deque()
+    pending: deque[tuple[tuple[Task, ...], Future[Answers]]] = deque()
     pool = _pool(decoder, workers)
     try:
         while chunks or pending:
             while chunks and len(pending) < workers * TASKS_PER_WORKER:
-                pending.append((chunks[0], pool.submit(_work, chunks[0])))
+                pending.append((chunks[0], pool.submit(_work, chunks[0], folder)))
                 chunks.popleft()
-            yield from pending[0][1].result()
+            yield from _with_pixels(pending[0][1].result(), folder)
             pending.popleft()
     except BrokenProcessPool:
         pass
@@ -106,7 +109,7 @@ def _until_broken(
     return [task for chunk, _ in pending for task in chunk]
 
 
-def _one_by_one(tasks: Sequence[Task], decoder: Decoder) -> Iterator[Decoded]:
+def _one_by_one(tasks: Sequence[Task], decoder: Decoder, folder: Path) -> Iterator[Decoded]:
     waiting = deque(tasks)
     while waiting:
         pool = _pool(decoder, 1)
@@ -119,7 +122,8 @@ def _one_by_one(tasks: Sequence[Task], decoder: Decoder) -> Iterator[Decoded]:
             ) from None
         try:
             while waiting:
-                yield from pool.submit(_work, (waiting[0],)).result()
+                answers = pool.submit(_work, (waiting[0],), folder).result()
+                yield from _with_pixels(answers, folder)
                 waiting.popleft()
         except BrokenProcessPool:
             file = waiting.popleft()[0]
@@ -162,5 +166,29 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _work(tasks: Sequence[Task]) -> list[Decoded]:
-    return [_Worker.decoder.decode(task, _Worker.known) for task in tasks]
+def _work(tasks: Sequence[Task], folder: Path) -> Answers:
+    """Decode files; in a worker. The pixels go by a file in `folder`.
+
+    Through the pool's one pipe they would go in many pieces, and of a worker that is killed in
+    between the pool would wait for the rest for ever.
+    """
+    found = [_Worker.decoder.decode(task, _Worker.known) for task in tasks]
+    pixels = [decoded.pixels for decoded in found if decoded.pixels is not None]
+    if pixels:
+        np.save(_place(folder, found[0]), np.stack(pixels), allow_pickle=False)
+    return [(replace(decoded, pixels=None), decoded.pixels is not None) for decoded in found]
+
+
+def _with_pixels(answers: Answers, folder: Path) -> Iterator[Decoded]:
+    """Give each answer its pixels, and remove their file."""
+    pixels: Iterator[npt.NDArray[np.uint8]] = iter(())
+    if any(has_pixels for _, has_pixels in answers):
+        place = _place(folder, answers[0][0])
+        pixels = iter(np.load(place, allow_pickle=False))
+        place.unlink()
+    for decoded, has_pixels in answers:
+        yield replace(decoded, pixels=next(pixels)) if has_pixels else decoded
+
+
+def _place(folder: Path, first: Decoded) -> Path:
+    return folder / f"{first.file}.npy"
