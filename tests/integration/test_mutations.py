@@ -244,6 +244,7 @@ def test_rows_of_another_epoch_or_checkpoint_are_caught(
     [
         *(faults.swap_catalogue_rows, faults.switch_items_off),
         *(faults.cut_external_data, faults.take_another_tokenizer),
+        faults.misstate,
     ],
 )
 def test_a_wrong_file_is_caught(exported: Exported, tmp_path: Path, fault: Fault) -> None:

@@ -10,7 +10,7 @@ place is drawn.
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,42 @@ def switch_items_off(folder: Path, random: Random) -> str:
     (folder / "catalogue.parquet").unlink()
     replace(catalogue, available=available).save(folder)
     return f"{count} items not available"
+
+
+def misstate(folder: Path, random: Random) -> str:
+    """Say something else in one field of the manifest that the server obeys."""
+    manifest = load_manifest(folder)
+    told = {
+        "exclude_seen": manifest.exclude_seen,
+        "max_length": manifest.max_length,
+        "features": json.loads(json.dumps(manifest.features)),
+    }
+    places = [*_leaves(told)]
+    *path, key = places[int(random.integers(len(places)))]
+    holder: Any = told
+    for name in path:
+        holder = holder[name]
+    before, holder[key] = holder[key], _otherwise(holder[key])
+    replace(manifest, **told).save(folder)
+    return f"{'.'.join([*path, key])}: {before!r} is {holder[key]!r}"
+
+
+def _leaves(told: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in told.items():
+        if isinstance(value, dict):
+            yield from ((key, *path) for path in _leaves(value))
+        else:
+            yield (key,)
+
+
+def _otherwise(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    if isinstance(value, list):
+        return [*value[1:], *value[:1]] if len(set(map(str, value))) > 1 else [*value, *value, "x"]
+    return "bogus"  # a text, or what is not there
 
 
 def move_data_out(path: Path) -> Path:

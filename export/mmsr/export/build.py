@@ -27,6 +27,7 @@ from mmsr.export.freed_memory import give_back
 from mmsr.export.gate import GateReport, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.int8_text import INT8, install_int8_text
+from mmsr.export.manifest_fields import features_of
 from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityReport, judge
 from mmsr.export.reuse import follows_from, reuse_graph
@@ -55,7 +56,6 @@ GRAPH_FILES = {
     "image_encoder": "image_encoder.onnx",
     "text_encoder": "text_encoder.onnx",
 }
-LOCAL_PATHS = ("weights_path", "path")  # of an encoder's spec: mean nothing on another machine
 
 
 @dataclass(kw_only=True)
@@ -286,7 +286,7 @@ def _write_encoders(
 
 def _made_from(run: TrainedRun) -> dict[str, Any]:
     """Return, for each encoder graph, what it follows from."""
-    features = _features(run)
+    features = features_of(run)
     return {
         graph: follows_from(graph, spec)
         for graph in ("image_encoder", "text_encoder")
@@ -312,7 +312,7 @@ def _manifest(
         tables=sizes,
         graphs=graphs.specs,
         model=recipe_to_dict(recipe)["model"],
-        features=_features(run),
+        features=features_of(run),
         files=describe_files(folder),
         provenance={
             **_provenance(run),
@@ -323,14 +323,6 @@ def _manifest(
         },
         metrics=_metrics(run),
     )
-
-
-def _features(run: TrainedRun) -> dict[str, Any]:
-    specs: dict[str, Any] = {
-        modality: spec and {k: v for k, v in spec.items() if k not in LOCAL_PATHS}
-        for modality, spec in run.info.features.items()
-    }
-    return specs | {"categories": run.dataset.info.categories}
 
 
 def _provenance(run: TrainedRun) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def problems_of_files(stored: StoredReport) -> Iterator[str]:
     yield from _problems_of_numbers(stored)
     for name in stored.wrong_files:
         yield f"{name} is not the one that the model was trained with"
+    for name in stored.wrong_fields:
+        yield f"manifest.json: {name} is not what the model was trained with"
 
 
 def _problems_of_numbers(stored: StoredReport) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """The gate for quality: a perfectly exported bad model is still a wrong model.
 
 Candidate and live bundle rank the same held-out interactions, those that neither was trained on; a
-run that was trained on everything is judged by the run that it was selected by. Here is what is
-measured and what is allowed; nothing is known of how a bundle comes to be live.
+run that was trained on everything is judged by the run that it was selected by, and must do no
+worse than that on what it was trained on itself. Here is what is measured and what is allowed;
+nothing is known of how a bundle comes to be live.
 """
 
 # E held-out users, N items
@@ -90,6 +91,9 @@ class QualityReport:
     size: Size
     popularity: Comparison | None  # candidate against popularity
     live: LiveReport | None  # None: the label names no bundle yet
+    # A final run's own weights on everybody's newest interaction, which they were trained on,
+    # against the run that it was selected by (popularity, where that is gone). None: no final run.
+    final: Comparison | None = None
     max_drop: float
     accept_drop: bool
 
@@ -104,6 +108,13 @@ class QualityReport:
             yield (
                 f"NDCG@10 {self.popularity.ndcg:.4f} does not beat popularity's "
                 f"{self.popularity.reference:.4f} ({self.popularity.users} users)"
+            )
+        if self.final is not None and self.final.is_lower(self.max_drop):
+            yield (
+                f"the final training went wrong: NDCG@10 {self.final.ndcg:.4f} on interactions "
+                f"that it was trained on, {self.final.reference:.4f} by the run that it was "
+                f"selected by or popularity ({self.final.users} users, 95 % interval "
+                f"{self.final.low:+.4f} to {self.final.high:+.4f}); run mmsr-train final again"
             )
         if self.live is not None:
             yield from self._against(self.live)
@@ -153,7 +164,8 @@ def judge(
 
     `gains` are those of the staged bundle on what its run holds out.
     """
-    candidate = _candidate(run, gains)
+    stand_in = None if run.info.selected_by is None else _selecting_run(run)
+    candidate = _candidate(run, gains, stand_in)
     popularity = None if candidate is None else _popularity(run, candidate)
     measured_on = "nothing" if candidate is None else candidate.measured_on
     if popularity is None and (popularity := _from_evaluation(run)) is not None:
@@ -163,15 +175,15 @@ def judge(
         size=Size(items=run.info.items, interactions=run.dataset.info.interactions),
         popularity=popularity,
         live=_live(run, candidate, repository, label),
+        final=None if run.info.selected_by is None else _final(run, gains, stand_in),
         max_drop=policy.max_drop,
         accept_drop=policy.accept_drop,
     )
 
 
-def _candidate(run: TrainedRun, gains: Gains) -> _Candidate | None:
+def _candidate(run: TrainedRun, gains: Gains, stand_in: TrainedRun | None) -> _Candidate | None:
     if run.info.selected_by is None:
         return _Candidate(measured_on="run", split=run.split, gains=gains)
-    stand_in = _selecting_run(run)
     if stand_in is None:
         return None
     asked = held_out(stand_in.split, gains.asked.exclude_seen)
@@ -181,6 +193,18 @@ def _candidate(run: TrainedRun, gains: Gains) -> _Candidate | None:
         split=stand_in.split,
         gains=Gains(asked=asked, ndcg_E=torch_gains(stand_in.model, rows, stand_in.split, asked)),
     )
+
+
+def _final(run: TrainedRun, gains: Gains, stand_in: TrainedRun | None) -> Comparison:
+    """Compare a final bundle's own gains with those of the run that it was selected by.
+
+    Good weights have learned what they are asked for here; that proves nothing of their worth, but
+    weights that do worse than ones that have not seen it are no good.
+    """
+    if stand_in is None:
+        return compare(gains.ndcg_E, popularity_gains(run.split, run.info.items, gains.asked))
+    rows = evaluation_rows(stand_in.model, stand_in.content, stand_in.split)
+    return compare(gains.ndcg_E, torch_gains(stand_in.model, rows, run.split, gains.asked))
 
 
 def _selecting_run(run: TrainedRun) -> TrainedRun | None:

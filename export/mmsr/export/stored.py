@@ -26,6 +26,7 @@ from mmsr.export.content_vectors import content_vectors, has_content_vectors
 from mmsr.export.encoder_weights import KnownWeights, WeightsCheck, check_encoder_weights
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
+from mmsr.export.manifest_fields import wrong_fields
 from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
 from mmsr.export.tables import IDS, availability_of
 from mmsr.export.trained_graphs import wrong_weights
@@ -51,6 +52,7 @@ class StoredReport:
     wrong_weights: dict[str, str] = field(default_factory=dict)  # file -> not the checkpoint's
     encoder_weights: dict[str, WeightsCheck] = field(default_factory=dict)  # by graph
     wrong_files: list[str] = field(default_factory=list)  # whose hash is not the one trained with
+    wrong_fields: list[str] = field(default_factory=list)  # of the manifest, that serving obeys
 
 
 def check_stored(
@@ -85,6 +87,7 @@ def check_stored(
         wrong_weights=wrong_weights(run.model, folder, manifest),
         encoder_weights=check_encoder_weights(run, folder, manifest, digests, known),
         wrong_files=_wrong_files(run, folder),
+        wrong_fields=wrong_fields(run, manifest),
     )
 
 

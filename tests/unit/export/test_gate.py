@@ -155,6 +155,10 @@ LOWER = Comparison(users=1000, ndcg=0.0995, reference=0.1, low=-0.0007, high=-0.
         ({"stored": replace(STORED, wrong_items=2)}, "catalogue.parquet: 2 of 300 rows"),
         ({"stored": replace(STORED, wrong_graphs=["item.onnx"])}, "item.onnx does not hold"),
         ({"stored": replace(STORED, wrong_files=["tokenizer.json"])}, "tokenizer.json is not"),
+        (
+            {"stored": replace(STORED, wrong_fields=["exclude_seen"])},
+            "manifest.json: exclude_seen is not what the model was trained with",
+        ),
         ({"image_min_cosine": 0.99}, "image_encoder.onnx: cosine 0.990000"),
         ({"image_max_distance": 0.5}, "distance 0.5, at most 0.0141 allowed"),
         ({"text_min_cosine": NAN}, "text_encoder.onnx: cosine nan"),

@@ -41,6 +41,7 @@ from mmsr.training.evaluate import popularity_ranks
 from mmsr.training.fit import Hooks
 from mmsr.training.metrics import per_user_ndcg
 from mmsr.training.run import TrainedRun, open_run, start_run
+from mmsr.training.whole_split import nothing_held_out
 
 ABOVE = Comparison(users=900, ndcg=0.2, reference=0.1, low=0.08, high=0.12)
 LOWER = Comparison(users=900, ndcg=0.18, reference=0.2, low=-0.03, high=-0.01)
@@ -262,20 +263,45 @@ def test_a_damaged_live_bundle_does_not_bar_its_successor(
     report.check()
 
 
+def final_of(run: TrainedRun, selected_by: RunRef) -> TrainedRun:
+    return replace(
+        run,
+        info=replace(run.info, selected_by=selected_by),
+        split=nothing_held_out(run.dataset),
+    )
+
+
 def test_a_final_run_is_judged_by_the_run_that_it_was_selected_by(
     run: TrainedRun, shop: Shop
 ) -> None:
-    folder = run.checkpoint.parents[1]
-    final = replace(run, info=replace(run.info, selected_by=run_ref(folder)))
-    report = judged(final, shop.root, gain=0.0)  # its own gains mean nothing
+    final = final_of(run, run_ref(run.checkpoint.parents[1]))
+    report = judged(final, shop.root)
     assert report.measured_on == "the run that it was selected by"
     assert report.popularity is not None
-    assert report.popularity.ndcg > 0
+    assert 0 < report.popularity.ndcg < 0.9
+    assert report.final is not None
+    assert report.final.ndcg == pytest.approx(0.9)
+    assert report.final.reference < 0.9
     gone = RunRef(run="gone", checkpoint="epoch-0001", epoch=1, sha256="0")
-    report = judged(replace(run, info=replace(run.info, selected_by=gone)), shop.root)
+    report = judged(final_of(run, gone), shop.root)
     assert report.measured_on == "nothing"
     with pytest.raises(QualityError, match="the quality cannot be told"):
         report.check()
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_final_weights_that_have_not_learned_what_they_were_shown_are_refused(
+    run: TrainedRun, tmp_path: Path, gone: bool
+) -> None:
+    """The run that chose the recipe may be as good as it likes: these weights would be served."""
+    selected_by = run_ref(run.checkpoint.parents[1])
+    if gone:
+        selected_by = RunRef(run="gone", checkpoint="epoch-0001", epoch=1, sha256="0")
+    Repository(tmp_path).create()
+    report = judged(final_of(run, selected_by), tmp_path, gain=0.0)
+    with pytest.raises(QualityError, match=r"the final training went wrong: NDCG@10 0\.0000 on"):
+        report.check()
+    assert judged(run, tmp_path).final is None
 
 
 def test_metrics_stand_in_for_a_selecting_run_that_is_gone(run: TrainedRun, tmp_path: Path) -> None:
