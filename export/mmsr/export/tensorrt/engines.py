@@ -28,7 +28,10 @@ ENGINE_FORMAT = 1
 ENGINE_MANIFEST = "engine.json"
 # Asked so seldom that ONNX Runtime does: an engine of its own would hold memory for nothing.
 SELDOM = ("explain",)
-NOT_PROVEN = "not compared with PyTorch here: mmsr-serve does so when it loads them"
+NOT_PROVEN = (
+    "not compared with PyTorch here: mmsr-serve does so with the sequence graph's when it loads "
+    "it, with no other"
+)
 
 # Told the graph, what is being done to it, steps done, steps in all.
 TellGraph = Callable[[str, str, int, int], None]
