@@ -67,7 +67,7 @@ def bundle(road: Road) -> Path:
 
 
 def test_metrics_have_documented_keys(road: Road) -> None:
-    metrics = json.loads((road.run / "metrics.json").read_text())
+    metrics = json.loads((road.run / "metrics.json").read_text())["metrics"]
     assert {"test.masked.ndcg@10", "test.unmasked.recall@20", "popularity.masked.mrr@5"} <= set(
         metrics
     )
