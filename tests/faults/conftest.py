@@ -8,11 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from support.fork_server import ForkServer, fork_server
 from support.tally import LONG, Tally, report, table, totals
 
 PROPERTY = "fault"
 FAILED: set[str] = set()
 ROWS: list[dict[str, Any]] = []  # of the scenarios that have ended, whichever worker ran them
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Start what forks an `mmsr-train` that has been imported already."""
+    with fork_server(tmp_path_factory.mktemp("outputs")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from support.serving import PATIENCE_S, Served, start
+from support.serving import PATIENCE_S, Served, serving, start
 from support.tally import SEED, Tally, rounds
 from support.tiny_bundle import Shop, Sizes, publish
 
@@ -37,15 +37,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 @pytest.fixture
 def served(shop: Shop) -> Iterator[Served]:
-    served = start(shop.root)
-    try:
+    with serving(shop.root) as served:
         yield served
-        assert served.stop() == 0, served.log
-        assert "Traceback" not in served.log
-        assert " ERROR " not in served.log
-    finally:
-        served.process.kill()
-        served.end()
+        assert served.process.poll() is None, served.log
 
 
 def answers_rightly(shop: Shop, served: Served) -> bool:

@@ -6,12 +6,11 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from support.fork_server import Forked, ForkServer, fork_server
+from support.fork_server import Forked, ForkServer
 from support.kills import children, descendants, is_there, spread, survivors
 from support.small_bert import small_text_encoder
 from support.small_shop import shop_recipe, write_shop
@@ -25,12 +24,6 @@ WORKER_KILLS = rounds(1, 8)
 LATEST_S = 0.6  # of a decoding process's life: it starts in about that
 ITEMS = 300  # two shards of pictures in the cache
 FILES = ("image.npy", "image_present.npy", "text.npy", "text_present.npy", "features.json")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with fork_server(tmp_path_factory.mktemp("outputs")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

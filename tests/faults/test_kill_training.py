@@ -4,13 +4,12 @@ import csv
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.fork_server import Forked, ForkServer, fork_server
+from support.fork_server import Forked, ForkServer
 from support.small_features import write_features
 from support.small_shop import shop_recipe, write_shop
 from support.tally import SEED, Tally, rounds
@@ -20,12 +19,6 @@ from mmsr.training.checkpoint import checkpoint_folder
 KILLS = rounds(8, 60)
 EPOCHS = 6
 TIMES = ("train_s", "validate_s", "sequences_per_s", "peak_rss_mib")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with fork_server(tmp_path_factory.mktemp("outputs")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,20 @@ from typing import Annotated, Any
 
 import typer
 
-from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.files import write_json
 from mmsr.bundle.terminal import run as run_app
 from mmsr.training.evaluate_cli import parse_missing
 from mmsr.training.machine import describe_machine
-from mmsr.training.missing import PARTS, Lack, compared, require_comparable, user_ndcg
-from mmsr.training.run import TrainedRun, open_run, provenance
+from mmsr.training.missing import PARTS, Lack, compared, require_comparable, require_read, user_ndcg
+from mmsr.training.run import TrainedRun, commits, open_run, provenance
 from mmsr.training.split import Part
-from mmsr.training.statistics import Floats, average_over_seeds, mean_and_deviation
+from mmsr.training.statistics import (
+    Floats,
+    average_over_seeds,
+    mean_and_deviation,
+    paired_difference,
+    signed_interval,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -44,20 +49,23 @@ def main(
     asked = dict(parse_missing(text) for text in missing)
     lacks = [Lack(modality=m, share=share) for m, shares in asked.items() for share in shares]
     runs, bare = ([open_run(path, data) for path in paths] for paths in (run, against))
-    for one, other in zip(runs, bare, strict=False):
-        require_comparable(one, other)
+    for other in (*runs[1:], *bare):
+        require_comparable(runs[0], other)
+    for one in runs:
+        require_read(one, asked)
     whole, without = values_of(runs), values_of(bare)
     rows = [row_of(lack, values_of(runs, lack), whole, without) for lack in lacks]
+    whole_E, without_E = (average_over_seeds(values["test"]) for values in (whole, without))
     found = {
         "command": shlex.join(["python", *sys.argv]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": provenance()["commit"],
-        "trained_at": [one.info.provenance["commit"] for one in (*runs, *bare)],
+        "trained_at": [commits(one.info.provenance) for one in (*runs, *bare)],
         "machine": asdict(describe_machine()),
         "data": {"hash": runs[0].info.data_hash, "users": len(whole["test"][0])},
         "whole": summary(whole),
         "without": summary(without),
-        "gain": compared(averaged(whole["test"]), averaged(without["test"]), None)["to_whole"],
+        "gain": paired_difference(whole_E, without_E),
         "cases": rows,
     }
     write_json(out.with_suffix(".json"), found)
@@ -66,16 +74,8 @@ def main(
 
 
 def values_of(runs: Sequence[TrainedRun], lack: Lack | None = None) -> Values:
-    """Return every user's NDCG@10 of every run; `MmsrError` where a run lacks the modality."""
-    for one in runs:
-        if lack is not None and lack.modality not in one.content.present:
-            raise MmsrError(f"{one.checkpoint.parents[1]} reads no {lack.modality!r}")
+    """Return every user's NDCG@10 of every run."""
     return {part: [user_ndcg(one, part, lack) for one in runs] for part in PARTS}
-
-
-def averaged(values_SE: Sequence[Floats]) -> Floats:
-    """Return each user's mean over the seeds."""
-    return average_over_seeds(values_SE)
 
 
 def summary(values: Values) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def summary(values: Values) -> dict[str, Any]:
 
 def row_of(lack: Lack, values: Values, whole: Values, without: Values) -> dict[str, Any]:
     """Return a case beside the model that lacks nothing and the one that never had it."""
-    test_E, whole_E, without_E = (averaged(v["test"]) for v in (values, whole, without))
+    test_E, whole_E, without_E = (average_over_seeds(v["test"]) for v in (values, whole, without))
     return {
         "modality": lack.modality,
         "share": lack.share,
@@ -114,12 +114,12 @@ def markdown(found: dict[str, Any]) -> str:
             _row(
                 f"{case['modality']} {case['share']:.0%}",
                 case,
-                _spread(case["to_whole"]),
+                signed_interval(case["to_whole"]),
                 "no gain" if kept is None else f"{kept:.0%}",
-                _spread(case["past_half"]),
+                signed_interval(case["past_half"]),
             )
         )
-    lines.append(_row("trained without", found["without"], _spread(gain), "0 %", "–"))
+    lines.append(_row("trained without", found["without"], signed_interval(gain), "0 %", "–"))
     return "\n".join(
         [
             f"Date: {found['time'][:10]}. Commit: {found['commit']}. Machine: "
@@ -145,10 +145,6 @@ def _row(name: str, values: dict[str, Any], *cells: str) -> str:
 def _over_seeds(value: dict[str, Any]) -> str:
     deviation = "" if value["deviation"] is None else f" ±{value['deviation']:.4f}"
     return f"{value['mean']:.4f}{deviation}"
-
-
-def _spread(value: dict[str, float]) -> str:
-    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**value)
 
 
 if __name__ == "__main__":

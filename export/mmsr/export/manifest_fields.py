@@ -9,17 +9,13 @@ from typing import Any
 
 from mmsr.bundle.manifest import Manifest
 from mmsr.training.config import recipe_to_dict
+from mmsr.training.features.specs import without_place
 from mmsr.training.run import TrainedRun
-
-LOCAL_PATHS = ("weights_path", "path")  # of an encoder's spec: mean nothing on another machine
 
 
 def features_of(run: TrainedRun) -> dict[str, Any]:
     """Return `features`: each encoder's description without its place, and the categories."""
-    specs: dict[str, Any] = {
-        modality: spec and {k: v for k, v in spec.items() if k not in LOCAL_PATHS}
-        for modality, spec in run.info.features.items()
-    }
+    specs = {modality: without_place(spec) for modality, spec in run.info.features.items()}
     return specs | {"categories": run.dataset.info.categories}
 
 

@@ -128,6 +128,8 @@ def _print_metrics(found: dict[str, Any], items: int) -> None:
 
 
 def _print_cold(found: dict[str, Any]) -> None:
+    from mmsr.training.statistics import signed_interval
+
     title = f"\n{found['items']} cold items, {found['users']} users whose target is one of them"
     shown = [
         (among, head, name)
@@ -141,8 +143,8 @@ def _print_cold(found: dict[str, Any]) -> None:
     out.print(table)
     for who, above in found["model_above"].items():
         out.print(
-            f"model minus {who}, NDCG@10 [95 %]: {_spread(above['masked'])} among all, "
-            f"{_spread(above['cold'])} among the cold",
+            f"model minus {who}, NDCG@10 [95 %]: {signed_interval(above['masked'])} among all, "
+            f"{signed_interval(above['cold'])} among the cold",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -155,6 +157,8 @@ def _print_cold(found: dict[str, Any]) -> None:
 
 
 def _print_missing(found: dict[str, Any]) -> None:
+    from mmsr.training.statistics import signed_interval
+
     against: dict[str, float] | None = found.get("against")
     gain = [] if against is None else ["gain kept"]
     columns = ["validation", "test", "test minus whole [95 %]", *gain]
@@ -163,7 +167,7 @@ def _print_missing(found: dict[str, Any]) -> None:
     for case in found["cases"]:
         name = f"{case['modality']} {case['share']:.0%}"
         kept = [_percent(case["gain_kept"]) for _ in gain]
-        table.add_row(name, *_both(case), _spread(case["to_whole"]), *kept)
+        table.add_row(name, *_both(case), signed_interval(case["to_whole"]), *kept)
     if against is not None:
         table.add_row("(--against)", *_both(against), "", "0 %")
     Console().print(table)
@@ -171,10 +175,6 @@ def _print_missing(found: dict[str, Any]) -> None:
 
 def _both(values: dict[str, float]) -> list[str]:
     return [f"{values[part]:.4f}" for part in ("validation", "test")]
-
-
-def _spread(difference: dict[str, float]) -> str:
-    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**difference)
 
 
 def _percent(share: float | None) -> str:

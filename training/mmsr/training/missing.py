@@ -32,10 +32,6 @@ class Lack:
     modality: str
     share: float  # above 0, up to 1
 
-    def __str__(self) -> str:
-        """Return for example "text 50%"."""
-        return f"{self.modality} {self.share:.0%}"
-
 
 def take_away(content: ItemContent, modality: str, share: float) -> ItemContent:
     """Return the content with the modality missing from a share of the items that have it.
@@ -59,7 +55,7 @@ def evaluate_missing(
     and what is kept of the gain over it. Choose by validation; the test's intervals are paired ones
     of the users.
     """
-    _require_read(run, shares)
+    require_read(run, shares)
     if against is not None:
         require_comparable(run, against)
     lacks = [Lack(modality=m, share=share) for m, asked in shares.items() for share in asked]
@@ -109,7 +105,8 @@ def _means(values: Mapping[Part, Floats]) -> dict[str, float]:
     return {part: float(value_E.mean()) for part, value_E in values.items()}
 
 
-def _require_read(run: TrainedRun, modalities: Iterable[str]) -> None:
+def require_read(run: TrainedRun, modalities: Iterable[str]) -> None:
+    """Raise `RunError` for a modality that the run does not read."""
     unread = sorted(set(modalities) - set(run.content.present))
     if unread:
         raise RunError(

@@ -2,7 +2,7 @@
 
 # U users, V of them with a difference, R resamples, S seeds
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,11 @@ def paired_difference(a_U: Floats, b_U: Floats, seed: int = 0) -> dict[str, floa
     """Return the `mean` of a - b and its 95 % interval, `low` to `high`."""
     low, high = paired_interval(a_U, b_U, seed)
     return {"mean": float((a_U - b_U).mean()), "low": low, "high": high}
+
+
+def signed_interval(difference: Mapping[str, float]) -> str:
+    """Return what `paired_difference` found as it is written: "+0.0012 [+0.0003, +0.0021]"."""
+    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**difference)
 
 
 def _sums_of_draws(

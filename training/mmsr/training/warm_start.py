@@ -10,7 +10,6 @@ those features, or neither is, when the features are made in another way.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from mmsr.training.checkpoint import (
     run_ref,
 )
 from mmsr.training.config import ModelConfig
+from mmsr.training.features.specs import without_place
 from mmsr.training.run_names import RunNames, load_names
 from mmsr.training.training_state import Restorable, loss_tensors
 
@@ -40,7 +40,6 @@ BY_CATEGORY = {
 UNUSED = tuple(f"item_encoder.modalities.category.{n}" for n in ("mean_F", "std_F"))
 Names = tuple[RunNames, RunNames]  # of the run before, and now
 Infos = tuple[RunInfo, RunInfo]
-LOCAL_PATHS = ("weights_path", "path")  # of an encoder's spec: where it lies, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +169,8 @@ def _stale(before: RunInfo, now: RunInfo) -> tuple[str, ...]:
 def _same_features(before: RunInfo, now: RunInfo, modality: str) -> bool:
     """Say whether a number means the same in both runs' features."""
     same_scale = before.recipe.model.whiten == now.recipe.model.whiten
-    return same_scale and _spec(before, modality) == _spec(now, modality)
-
-
-def _spec(info: RunInfo, modality: str) -> dict[str, Any] | None:
-    spec = info.features.get(modality)
-    return spec and {k: v for k, v in spec.items() if k not in LOCAL_PATHS}
+    one, other = (without_place(info.features.get(modality)) for info in (before, now))
+    return same_scale and one == other
 
 
 def _map_rows(

@@ -14,6 +14,7 @@ from mmsr.training.features.config import FeaturesError
 ENCODING_VERSION = 1
 
 RGB = tuple[float, float, float]
+LOCAL_PATHS = ("weights_path", "path")  # where an encoder lay, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +105,8 @@ def _fields_of(cls: type[Any], raw: Any) -> dict[str, Any]:
 
 
 _AGAIN = "make the features again with this release: mmsr-train features DATA"
+
+
+def without_place(spec: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a spec's plain values as they hold on any machine; None as it is."""
+    return spec and {k: v for k, v in spec.items() if k not in LOCAL_PATHS}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmsr.training.report.html import Html, facts, metric, section, spoken, table, tag
+from mmsr.training.statistics import signed_interval
 
 METRIC = re.compile(r"(?P<part>\w+)\.(?P<mask>masked|unmasked)\.(?P<name>(recall|ndcg|mrr)@(\d+))")
 NAMES = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
@@ -82,8 +83,8 @@ def _cold(found: dict[str, Any]) -> list[Html]:
     above = [
         tag(
             "p",
-            f"Model minus {who}, NDCG@10 [95%]: {_spread(values['masked'])} among all items, "
-            f"{_spread(values['cold'])} among the cold.",
+            f"Model minus {who}, NDCG@10 [95%]: {signed_interval(values['masked'])} among all "
+            f"items, {signed_interval(values['cold'])} among the cold.",
         )
         for who, values in found.get("model_above", {}).items()
     ]
@@ -96,16 +97,12 @@ def _missing(found: dict[str, Any]) -> list[Html]:
     for case in found["cases"]:
         gain = case.get("gain_kept")
         name = f"{case['modality']}, of {case['share']:.0%} of the items"
-        cells = [_spread(case["to_whole"]), "–" if gain is None else f"{gain:.0%}"]
+        cells = [signed_interval(case["to_whole"]), "–" if gain is None else f"{gain:.0%}"]
         rows.append([name, *_both(case), *cells])
     if against is not None:
         rows.append(["compared with", *_both(against), "–", "0%"])
     head = ("missing", "validation NDCG@10", "test NDCG@10", "test minus whole [95%]", "gain kept")
     return [tag("h3", "Items lack a modality"), table(head, rows)]
-
-
-def _spread(difference: dict[str, float]) -> str:
-    return "{mean:+.4f} [{low:+.4f}, {high:+.4f}]".format(**difference)
 
 
 def _both(values: dict[str, float]) -> list[str]:
