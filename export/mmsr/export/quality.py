@@ -44,6 +44,7 @@ from mmsr.training.checkpoint import (
     run_ref,
 )
 from mmsr.training.evaluate import evaluation_rows
+from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun
 from mmsr.training.split import Split, make_split
 
@@ -157,6 +158,18 @@ class _Candidate:
     gains: Gains
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Selecting:
+    """The run that a final run was selected by; its item rows are computed once."""
+
+    run: TrainedRun
+    rows: ItemRows
+
+    def gains(self, split: Split, asked: Interactions) -> Gains:
+        """Return its gains; `split` is what `asked` was taken from."""
+        return Gains(asked=asked, ndcg_E=torch_gains(self.run.model, self.rows, split, asked))
+
+
 def judge(
     run: TrainedRun, gains: Gains, repository: Repository, label: str, policy: Policy
 ) -> QualityReport:
@@ -164,8 +177,8 @@ def judge(
 
     `gains` are those of the staged bundle on what its run holds out.
     """
-    stand_in = None if run.info.selected_by is None else _selecting_run(run)
-    candidate = _candidate(run, gains, stand_in)
+    selecting = None if run.info.selected_by is None else _selecting_run(run)
+    candidate = _candidate(run, gains, selecting)
     popularity = None if candidate is None else _popularity(run, candidate)
     measured_on = "nothing" if candidate is None else candidate.measured_on
     if popularity is None and (popularity := _from_evaluation(run)) is not None:
@@ -175,39 +188,38 @@ def judge(
         size=Size(items=run.info.items, interactions=run.dataset.info.interactions),
         popularity=popularity,
         live=_live(run, candidate, repository, label),
-        final=None if run.info.selected_by is None else _final(run, gains, stand_in),
+        final=None if run.info.selected_by is None else _final(run, gains, selecting),
         max_drop=policy.max_drop,
         accept_drop=policy.accept_drop,
     )
 
 
-def _candidate(run: TrainedRun, gains: Gains, stand_in: TrainedRun | None) -> _Candidate | None:
+def _candidate(run: TrainedRun, gains: Gains, selecting: _Selecting | None) -> _Candidate | None:
     if run.info.selected_by is None:
         return _Candidate(measured_on="run", split=run.split, gains=gains)
-    if stand_in is None:
+    if selecting is None:
         return None
-    asked = held_out(stand_in.split, gains.asked.exclude_seen)
-    rows = evaluation_rows(stand_in.model, stand_in.content, stand_in.split)
+    split = selecting.run.split
+    asked = held_out(split, gains.asked.exclude_seen)
     return _Candidate(
         measured_on="the run that it was selected by",
-        split=stand_in.split,
-        gains=Gains(asked=asked, ndcg_E=torch_gains(stand_in.model, rows, stand_in.split, asked)),
+        split=split,
+        gains=selecting.gains(split, asked),
     )
 
 
-def _final(run: TrainedRun, gains: Gains, stand_in: TrainedRun | None) -> Comparison:
+def _final(run: TrainedRun, gains: Gains, selecting: _Selecting | None) -> Comparison:
     """Compare a final bundle's own gains with those of the run that it was selected by.
 
     Good weights have learned what they are asked for here; that proves nothing of their worth, but
     weights that do worse than ones that have not seen it are no good.
     """
-    if stand_in is None:
+    if selecting is None:
         return compare(gains.ndcg_E, popularity_gains(run.split, run.info.items, gains.asked))
-    rows = evaluation_rows(stand_in.model, stand_in.content, stand_in.split)
-    return compare(gains.ndcg_E, torch_gains(stand_in.model, rows, run.split, gains.asked))
+    return compare(gains.ndcg_E, selecting.gains(run.split, gains.asked).ndcg_E)
 
 
-def _selecting_run(run: TrainedRun) -> TrainedRun | None:
+def _selecting_run(run: TrainedRun) -> _Selecting | None:
     """Return the run that says how good this final run is, on the same data; None if it is gone."""
     selected_by = run.info.selected_by
     assert selected_by is not None
@@ -221,7 +233,10 @@ def _selecting_run(run: TrainedRun) -> TrainedRun | None:
         return None
     split = make_split(run.dataset, run.info.recipe.split)
     model = model.to(torch.device("cpu")).eval()
-    return replace(run, model=model, split=split, checkpoint=folder)
+    return _Selecting(
+        run=replace(run, model=model, split=split, checkpoint=folder),
+        rows=evaluation_rows(model, run.content, split),
+    )
 
 
 def _popularity(run: TrainedRun, candidate: _Candidate) -> Comparison:
