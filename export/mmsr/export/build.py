@@ -18,12 +18,12 @@ from mmsr.bundle.manifest import (
     load_manifest,
 )
 from mmsr.bundle.repository import Repository
+from mmsr.engine.memory import give_back
 from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
 from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
-from mmsr.export.freed_memory import give_back
 from mmsr.export.gate import GateReport, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.int8_text import INT8, install_int8_text

@@ -15,6 +15,7 @@ import torch
 
 from mmsr.bundle.manifest import Manifest
 from mmsr.engine.errors import ProbeFailed
+from mmsr.engine.memory import give_back
 from mmsr.engine.model import SequenceModel
 from mmsr.engine.opened import OpenedBundle
 from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
@@ -27,7 +28,6 @@ from mmsr.export.encoder_memory import Known, KnownChecks, image_key, remembered
 from mmsr.export.encoders import EncoderCheck, check_image, check_text
 from mmsr.export.explain_parity import ExplainReport, check_explain
 from mmsr.export.folding import is_folded
-from mmsr.export.freed_memory import give_back
 from mmsr.export.held_out import (
     Comparison,
     Gains,

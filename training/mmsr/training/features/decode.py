@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
+from mmsr.bundle.tables import save_table
 from mmsr.training.features.cache import Keys, contains
 from mmsr.training.features.config import FeaturesError
 
@@ -175,7 +176,7 @@ def _work(tasks: Sequence[Task], folder: Path) -> Answers:
     found = [_Worker.decoder.decode(task, _Worker.known) for task in tasks]
     pixels = [decoded.pixels for decoded in found if decoded.pixels is not None]
     if pixels:
-        np.save(_place(folder, found[0]), np.stack(pixels), allow_pickle=False)
+        save_table(_place(folder, found[0]), np.stack(pixels))
     return [(replace(decoded, pixels=None), decoded.pixels is not None) for decoded in found]
 
 

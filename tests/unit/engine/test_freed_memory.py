@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmsr.export.freed_memory import give_back
+from mmsr.engine.memory import give_back
 
 BLOCKS, BLOCK_BYTES = 500, 100_000  # below what is mapped by itself: these stay in the process
 
