@@ -29,18 +29,31 @@ EXTRA_OF_MODULE = {
     "fsspec": "export",
 }
 
+MOST_SAID = 4000  # characters of one error: what it quotes may be a file's whole first line
+
+
+def printable(text: str) -> str:
+    """Return a message for a terminal: it may quote what must not be sent to one."""
+    clipped = text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
+    return "".join(
+        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in clipped
+    )
+
 
 def run(app: typer.Typer) -> None:
     """Run `app`; a known error is one line on standard error and its exit code."""
     try:
         app()
     except MmsrError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # no permission, no space, a file where a folder should be
         path = error.filename2 or error.filename  # of a rename, the target
         where = f"{path}: " if path else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError:
+        print("error: out of memory; give this command more, or less to read", file=sys.stderr)
         sys.exit(1)
     except ModuleNotFoundError as error:
         extra = EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mmsr.training.dataset import DataError
-from mmsr.training.prepare.blocks import open_binary, size_bytes
+from mmsr.training.prepare.blocks import MAX_LINE_BYTES, open_binary, size_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_LINE_BYTES = 16 << 20  # a record is some kilobytes; one array over the whole file is more
 SHOWN_BYTES = 200  # of a line that cannot be read
 EXPECTED = "expected an Amazon Reviews file as published: one record a line, mostly .json.gz"
 
@@ -23,6 +22,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.latest = 0  # bytes of the line that came last
         self._raw: BinaryIO | None = None
         self._size = 1
 
@@ -44,6 +44,7 @@ class Lines:
             number = 0
             while line := self._next(stream):
                 number += 1
+                self.latest = len(line)
                 if line.strip():
                     yield number, line
 

@@ -39,7 +39,7 @@ class ReviewsReader:
     def blocks(self) -> Iterator[Block]:
         """Yield the reviews that have at least the wanted rating."""
         lines = Lines(self.path)
-        for _, rows in batches(self._rows(lines)):
+        for _, rows in batches(self._rows(lines), lambda _: lines.latest):
             block = _block(rows, (*LOG_COLUMNS.known, RATING), lines.done)
             yield at_least(block, self.min_rating)
 
@@ -72,7 +72,7 @@ class MetadataReader:
     def blocks(self) -> Iterator[Block]:
         """Yield all items."""
         lines = Lines(self.path)
-        for _, rows in batches(self._rows(lines)):
+        for _, rows in batches(self._rows(lines), lambda _: lines.latest):
             block = _block(rows, ITEM_COLUMNS.known, lines.done)
             yield _without_page_code(block)
 

@@ -12,6 +12,7 @@ from mmsr.training.prepare.blocks import (
     Columns,
     batches,
     check_columns,
+    lines_of,
     open_binary,
     size_bytes,
 )
@@ -36,7 +37,7 @@ class JsonLinesReader:
         with open_binary(self.path) as file:
             size = size_bytes(self.path)
             read = 0
-            for first, lines in batches(file):
+            for first, lines in batches(lines_of(self.path, file), len):
                 read += sum(map(len, lines))
                 block = self._block(first, lines, read / size)
                 if empty and len(block.row_R):  # an object may leave a key out; not all of them
@@ -68,7 +69,8 @@ class JsonLinesReader:
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:
-    found = json.loads(line)
+    # Strictly: of bytes, json would take UTF-16, and halves of surrogate pairs, which are no text.
+    found = json.loads(line.decode("utf-8-sig"))
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     if b"\\u" in line:  # half a surrogate pair is legal JSON but no text
