@@ -113,7 +113,7 @@ class Repository:
             os.fsync(descriptor)
             os.close(descriptor)
         sync_directory(staged)
-        os.chmod(staged, 0o755)  # another user may serve the bundle
+        os.chmod(staged, 0o755)  # noqa: S103 (another user may serve the bundle)
         with self.locked():
             (self.leases / manifest.bundle_id).touch()
             if target.exists():
