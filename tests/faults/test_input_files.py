@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,11 @@ from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.config_sources import printed, read_config
+from mmsr.engine.tokens import TokenFile, entry_of
+from mmsr.training.compare_plan import parse_variant
 from mmsr.training.config import load_recipe
 
-TOMLS = rounds(300, 5000)
+TOMLS = rounds(400, 10_000)
 PICTURES = rounds(300, 5000)
 PIECES = (
     b"=",
@@ -32,22 +35,35 @@ PIECES = (
     b"-1",
     b"1e999",
     b"9" * 40,
+    b"9" * 5000,
+    b"[" * 5000,
+    b"{a=" * 5000,
     b"true",
     b"\xff",
     b"{}",
 )
 OTHERS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError)
+VARIANT = 'gate: model.fusion="gate"; loss.text_weight=0.0; fit.epochs=3'
 SPEC = ImagePreprocess(size=16, max_pixels=1_000_000)
 
 
-def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
-    """Recipes and settings of the server (TOML) damaged at random."""
-    choose, path = random.Random(SEED), tmp_path / "settings.toml"
-    settings = printed(read_config(ServeConfig, None, {}, {("server", "repository"): tmp_path}))
-    read: list[tuple[bytes, Callable[[], object]]] = [
+def readers_of_toml(path: Path) -> list[tuple[bytes, Callable[[], object]]]:
+    """Return what each command reads as TOML: a good file's content, and how it is read."""
+    toy = load_recipe(ROOT / "training/configs/toy.toml")
+    tokens = entry_of("shop", ["recommend"], "t") + "requests_per_s = 5\nburst = 10\n"
+    settings = printed(read_config(ServeConfig, None, {}, {("server", "repository"): path}))
+    return [
         ((ROOT / "training/configs/toy.toml").read_bytes(), lambda: load_recipe(path)),
         (settings.encode(), lambda: read_config(ServeConfig, path, {}, {})),
+        (tokens.encode(), lambda: TokenFile(path, time.monotonic).load()),
+        (VARIANT.encode(), lambda: parse_variant(path.read_text(errors="replace"), toy)),
     ]
+
+
+def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
+    """Recipes, their variants, settings of the server and tokens (TOML) damaged at random."""
+    choose, path = random.Random(SEED), tmp_path / "settings.toml"
+    read = readers_of_toml(path)
     for n in range(TOMLS):
         good, load = read[n % len(read)]
         path.write_bytes(damaged(good, choose, PIECES))
@@ -63,6 +79,16 @@ def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
         else:
             tally.survived("means something that may be set")
     tally.check(at_least=TOMLS)
+
+
+@pytest.mark.parametrize("text", ["x: a.b=" + "[" * 5000, "a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_settings_without_an_end(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    for _, load in readers_of_toml(path):
+        with pytest.raises(MmsrError) as refused:
+            load()
+        assert "\n" not in str(refused.value)
 
 
 def pictures() -> list[bytes]:

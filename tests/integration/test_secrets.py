@@ -5,6 +5,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -33,7 +34,6 @@ class Guarded:
     folder: Path
     shop: str  # may ask
     operator: str  # may do everything
-    authority: Authority
 
     def connection(self, token: str | None) -> Connection:
         return Connection(root_certificates=self.folder / "ca.crt", token=token)
@@ -64,7 +64,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         patched.setenv("GRPC_VERBOSITY", "DEBUG")  # what gRPC itself says, too
         server = start(shop.root, *flags, *observed)
     try:
-        yield Guarded(server, folder, *tokens, authority)
+        yield Guarded(server, folder, tokens[0], tokens[1])
     finally:
         server.process.kill()
         server.end()
@@ -94,7 +94,7 @@ def test_no_refusal_repeats_what_it_was_shown(guarded: Guarded) -> None:
     root = (guarded.folder / "ca.crt").read_bytes()
     request = pb.RecommendRequest(history=["item-1"], k=1).SerializeToString()
     with grpc.secure_channel(target, grpc.ssl_channel_credentials(root)) as channel:
-        ask = channel.unary_unary(RECOMMEND)
+        ask: Any = channel.unary_unary(RECOMMEND)
         for way in ("Basic {}", "bearer  {}x", "{}", "Bearer {0} {0}", "Token {}"):
             pairs = (("authorization", way.format(guarded.operator)), ("x-request-id", "r-1"))
             said += told_by(lambda pairs=pairs: ask(request, metadata=pairs, timeout=PATIENCE_S))

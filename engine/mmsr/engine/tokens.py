@@ -79,7 +79,7 @@ def parse_tokens(text: str, where: str) -> tuple[Token, ...]:
     """Read the file's text; `ConfigError` names the entry that is wrong, never a hash."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no TOML: {error}") from None
     entries = content.pop("token", [])
     if content or not isinstance(entries, list):

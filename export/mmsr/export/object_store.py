@@ -81,7 +81,7 @@ class ObjectStore:
             raise BundleError(f"no label {name!r} at {self.url}; there are: {known}")
         try:
             ids = [str(move["bundle_id"]) for move in json.loads(content)["moves"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(
                 f"{self.url}: label {name!r} is damaged ({error!r}); push it again"
             ) from None

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.errors import MmsrError, printable
 
 # What an extra brings, so that its absence can be named. Everything else missing is a bug.
 EXTRA_OF_MODULE = {
@@ -32,12 +32,10 @@ EXTRA_OF_MODULE = {
 MOST_SAID = 4000  # characters of one error: what it quotes may be a file's whole first line
 
 
-def printable(text: str) -> str:
-    """Return a message for a terminal: it may quote what must not be sent to one."""
+def shown(text: str) -> str:
+    """Return an error as a terminal may get it: it may quote anything, at any length."""
     clipped = text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}…"
-    return "".join(
-        c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in clipped
-    )
+    return "\n".join(map(printable, clipped.split("\n")))
 
 
 def run(app: typer.Typer) -> None:
@@ -45,12 +43,12 @@ def run(app: typer.Typer) -> None:
     try:
         app()
     except MmsrError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:  # no permission, no space, a file where a folder should be
         path = error.filename2 or error.filename  # of a rename, the target
         where = f"{path}: " if path else ""
-        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        print(f"error: {shown(f'{where}{error.strerror or error}')}", file=sys.stderr)
         sys.exit(1)
     except MemoryError:
         print("error: out of memory; give this command more, or less to read", file=sys.stderr)

@@ -81,7 +81,7 @@ def parse_variant(text: str, base: Recipe) -> tuple[str, Recipe]:
     lines = [line.strip() for line in ASSIGNMENT.findall(assignments)]
     try:
         changes = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CompareError(
             f"{where}: {assignments.strip()!r} is not readable as TOML ({error}); "
             f"expected the form '{FORM}'"

@@ -295,7 +295,7 @@ def load_recipe(path: Path) -> Recipe:
             tables = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; recipes that come along: training/configs/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also numbers without end
         raise ConfigError(f"{path} is not readable as TOML: {error}") from None
     return parse_recipe(tables, str(path))
 

@@ -92,7 +92,7 @@ def is_literal(line: bytes) -> bool:
     """Say whether a line that `parse_record` takes is a Python literal, not JSON."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
 

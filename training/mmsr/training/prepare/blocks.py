@@ -16,7 +16,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from mmsr.bundle.errors import one_line
+from mmsr.bundle.errors import one_line, printable
 from mmsr.training.dataset import DataError
 from mmsr.training.prepare.values import Column, shown
 
@@ -119,7 +119,7 @@ def _named(found: list[str]) -> str:
     names = list(clipped)[:SHOWN_COLUMNS]
     if len(found) > SHOWN_COLUMNS:
         names.append(f"and {len(found) - SHOWN_COLUMNS} more")
-    return one_line(", ".join(names)) if found else "no columns"
+    return printable(", ".join(names)) if found else "no columns"
 
 
 def open_binary(path: Path | ZipMember) -> BinaryIO:

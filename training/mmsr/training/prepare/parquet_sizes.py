@@ -54,7 +54,8 @@ def _bytes(column: Any) -> npt.NDArray[np.int64]:
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         ends_V = np.cumsum(np.append(0, _bytes(column.flatten()) + ELEMENT_BYTES))
         ends_R = np.cumsum(_filled(pc.list_value_length(column)))
-        return np.diff(ends_V[np.append(0, ends_R)])
+        bytes_R: npt.NDArray[np.int64] = np.diff(ends_V[np.append(0, ends_R)])
+        return bytes_R
     if pa.types.is_string_view(kind):
         column = column.cast(pa.large_string())
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -63,4 +64,5 @@ def _bytes(column: Any) -> npt.NDArray[np.int64]:
 
 
 def _filled(numbers: Any) -> npt.NDArray[np.int64]:
-    return pc.fill_null(numbers, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    filled: npt.NDArray[np.int64] = np.asarray(pc.fill_null(numbers, 0), dtype=np.int64)
+    return filled
