@@ -55,7 +55,7 @@ def count(tally: Tally, said: list[dict[str, Any]], code: int, words: str) -> in
     for seed in what.keys() - ended.keys():
         tally.lose(f"seed {seed}, {what[seed]}: the process ended with {code}: {words}")
     assert what, words
-    return max(what)
+    return int(max(what))
 
 
 def test_tables_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
