@@ -35,6 +35,7 @@ PIECES = (
     b"-1",
     b"1e999",
     b"9" * 40,
+    b"9" * 400,
     b"9" * 5000,
     b"[" * 5000,
     b"{a=" * 5000,
@@ -44,13 +45,14 @@ PIECES = (
 )
 OTHERS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError)
 VARIANT = 'gate: model.fusion="gate"; loss.text_weight=0.0; fit.epochs=3'
+ENTRY = entry_of("shop", ["recommend"], "t")
 SPEC = ImagePreprocess(size=16, max_pixels=1_000_000)
 
 
 def readers_of_toml(path: Path) -> list[tuple[bytes, Callable[[], object]]]:
     """Return what each command reads as TOML: a good file's content, and how it is read."""
     toy = load_recipe(ROOT / "training/configs/toy.toml")
-    tokens = entry_of("shop", ["recommend"], "t") + "requests_per_s = 5\nburst = 10\n"
+    tokens = ENTRY + "requests_per_s = 5\nburst = 10\n"
     settings = printed(read_config(ServeConfig, None, {}, {("server", "repository"): path}))
     return [
         ((ROOT / "training/configs/toy.toml").read_bytes(), lambda: load_recipe(path)),
@@ -74,7 +76,7 @@ def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
                 tally.lose(f"{n}: {error}")
             else:
                 tally.survived("refused in one line")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, *OTHERS, RecursionError) as error:
             tally.lose(f"{n}: {type(error).__name__}: {error}")
         else:
             tally.survived("means something that may be set")
@@ -89,6 +91,22 @@ def test_settings_without_an_end(tmp_path: Path, text: str) -> None:
         with pytest.raises(MmsrError) as refused:
             load()
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (0, "[fit]\nlearning_rate = {}"),
+        (1, "[batch]\nmax_wait_ms = {}"),
+        (2, ENTRY + "requests_per_s = {}\nburst = 1"),
+        (3, "x: fit.learning_rate = {}"),
+    ],
+)
+def test_a_number_that_no_float_can_hold(tmp_path: Path, file: int, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text.format("9" * 400))
+    with pytest.raises(MmsrError, match=r"learning_rate|max_wait_ms|requests_per_s"):
+        readers_of_toml(path)[file][1]()
 
 
 def pictures() -> list[bytes]:

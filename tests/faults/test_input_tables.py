@@ -19,7 +19,8 @@ from support.tree import ROOT
 SHOPS = rounds(150, 10_000)
 SPACE = 100_000  # between two seeds of the suite
 SPACE_MIB = 1024  # beyond what the process takes when nothing is read yet
-LONGEST_S = 500.0
+AT_ONCE = 500  # shops that one process prepares, if it lives
+LONGEST_S = 500.0  # for them
 
 
 def prepared_until_it_ends(
@@ -28,6 +29,7 @@ def prepared_until_it_ends(
     """Return what the process said, its exit code, and its last words."""
     places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own begins with reserving a GiB
     arguments = [str(folder), kind, *map(str, (SPACE_MIB, first, last))]
     process = subprocess.run(
         [sys.executable, prepare_damaged.__file__, *arguments],
@@ -62,7 +64,8 @@ def test_tables_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
     """Parquet, CSV, JSON lines, gzip and zip damaged at random; odd types, encodings, numbers."""
     first, last = SPACE * SEED, SPACE * SEED + SHOPS
     while first < last:
-        first = 1 + count(tally, *prepared_until_it_ends(tmp_path, "damaged", first, last))
+        until = min(first + AT_ONCE, last)
+        first = 1 + count(tally, *prepared_until_it_ends(tmp_path, "damaged", first, until))
     tally.check(at_least=SHOPS)
 
 

@@ -126,7 +126,10 @@ def _rate(entry: dict[str, Any], where: str) -> Rate | None:
         return None
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise ConfigError(f"{where}: expected requests_per_s and burst, both numbers")
-    rate = Rate(*(float(value or 0) for value in values))
+    try:
+        rate = Rate(*(float(value or 0) for value in values))
+    except OverflowError:
+        raise ConfigError(f"{where}: requests_per_s or burst is no number that can be") from None
     rate.check(where)
     return rate
 

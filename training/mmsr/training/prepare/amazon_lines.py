@@ -13,6 +13,7 @@ from mmsr.training.dataset import DataError
 from mmsr.training.prepare.blocks import MAX_LINE_BYTES, open_binary, size_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
+MAX_LITERAL_BYTES = 1 << 20  # to parse one takes a hundred times its length
 SHOWN_BYTES = 200  # of a line that cannot be read
 EXPECTED = "expected an Amazon Reviews file as published: one record a line, mostly .json.gz"
 
@@ -103,11 +104,11 @@ def shown(line: bytes) -> str:
 
 
 def _parse_literal(line: bytes, json_problem: str) -> Any:
-    if not line.lstrip().startswith(b"{"):
+    if not line.lstrip().startswith(b"{") or len(line) > MAX_LITERAL_BYTES:
         raise ValueError(f"{json_problem}: {shown(line)}")
     try:
         with warnings.catch_warnings():  # a backslash that escapes nothing is only a backslash
             warnings.simplefilter("ignore")
             return ast.literal_eval(line.decode().strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"neither JSON nor a Python literal: {shown(line)}") from None

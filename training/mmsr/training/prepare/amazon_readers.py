@@ -16,7 +16,7 @@ from mmsr.training.prepare.amazon_records import (
     item_values,
     whole,
 )
-from mmsr.training.prepare.blocks import Block, batches
+from mmsr.training.prepare.blocks import Block, batches, note_ignored
 from mmsr.training.prepare.interactions import COLUMNS as LOG_COLUMNS
 from mmsr.training.prepare.items import COLUMNS as ITEM_COLUMNS
 from mmsr.training.prepare.ratings import RATING, at_least
@@ -52,7 +52,7 @@ class ReviewsReader:
             except ValueError as error:
                 yield number, str(error)
                 continue
-            self.ignored.update(record.keys() - fields)
+            note_ignored(self.ignored, record.keys() - fields)
             user, item, time, rating = values
             if self.edition is Edition.Y2023 and isinstance(time, int | float):
                 time /= MS_PER_S
@@ -85,7 +85,7 @@ class MetadataReader:
             except ValueError as error:
                 yield number, str(error)
                 continue
-            self.ignored.update(str(name) for name in record.keys() - fields)
+            note_ignored(self.ignored, record.keys() - fields)
             yield number, item_values(record, self.edition)
 
 

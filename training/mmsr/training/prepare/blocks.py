@@ -27,6 +27,7 @@ MAX_LINE_BYTES = 16 << 20  # a record is some kilobytes; a file without line end
 SHOWN_COLUMNS, SHOWN_NAME = 20, 40  # of a header that does not fit
 # What zipfile raises at a damaged archive: of the structure, of what a member is packed with.
 BAD_ZIP = (BadZipFile, EOFError, struct.error, zlib.error, lzma.LZMAError, ValueError, RuntimeError)
+MOST_IGNORED, IGNORED_NAME = 1000, 200  # columns that a report lists, characters of each
 ZIP_BUFFER_BYTES = 1 << 20  # a zip's own way of reading lines is slow
 
 
@@ -111,6 +112,14 @@ def check_columns(path: Path | ZipMember, found: list[str], columns: Columns) ->
             f"expected {', '.join(columns.required)}{optional}"
         )
     return set(found) - set(columns.known)
+
+
+def note_ignored(ignored: set[str], names: Iterable[object]) -> None:
+    """Add the names of columns that nobody reads, as a report can list them: not without end."""
+    for name in names:
+        if len(ignored) >= MOST_IGNORED:
+            return
+        ignored.add(printable(str(name)[:IGNORED_NAME]))
 
 
 def _named(found: list[str]) -> str:

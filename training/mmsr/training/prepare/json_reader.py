@@ -13,6 +13,7 @@ from mmsr.training.prepare.blocks import (
     batches,
     check_columns,
     lines_of,
+    note_ignored,
     open_binary,
     size_bytes,
 )
@@ -41,10 +42,9 @@ class JsonLinesReader:
                 read += sum(map(len, lines))
                 block = self._block(first, lines, read / size)
                 if empty and len(block.row_R):  # an object may leave a key out; not all of them
-                    check_columns(self.path, sorted(self._found), self.columns)
+                    check_columns(self.path, sorted(self._found | self.ignored), self.columns)
                     empty = False
                 yield block
-        self.ignored = self._found - set(self.columns.known)
 
     def _block(self, first: int, lines: list[bytes], done: float) -> Block:
         rows: list[tuple[int, dict[str, Any]]] = []
@@ -58,7 +58,8 @@ class JsonLinesReader:
                 text = line[:200].decode(errors="replace").strip()
                 malformed.append((row, f"{str(error).partition(':')[0]}: {text}"))
                 continue
-            self._found.update(found)
+            self._found.update(found.keys() & self.columns.known)
+            note_ignored(self.ignored, found.keys() - self.columns.known)
             rows.append((row, found))
         return Block(
             row_R=np.array([row for row, _ in rows], dtype=np.int64),
