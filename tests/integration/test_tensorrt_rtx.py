@@ -1,12 +1,10 @@
-"""TensorRT-RTX parses and builds every graph that is exported, without a GPU; and gpu-check runs.
+"""TensorRT-RTX parses and builds every graph that is exported, without a GPU.
 
 TensorRT-RTX has wheels for Linux on x86-64 alone; there it is in the lock and these tests run.
 """
 
 import json
-import os
 import platform
-import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
@@ -19,9 +17,7 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
-from support.runner_conformance import CHECKS
 from support.tiny_bundle import Sizes, publish
-from support.tree import ROOT, SOURCE_ROOTS
 from transformers import BertConfig, BertModel
 
 from benchmarks.gpu.topk import write_top_k
@@ -284,62 +280,3 @@ def parse(path: Path, flavour: Flavour) -> tuple[Any, list[Any]]:
 
 
 KEPT: list[Any] = []
-
-
-def run_gpu_check(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
-    """Run it as `make gpu-check` does; modules that lie in `out` hide the installed ones."""
-    roots = os.pathsep.join([str(out), *(str(ROOT / root) for root in (*SOURCE_ROOTS, "tests"))])
-    environment = {**os.environ, "PYTHONPATH": roots, "OUT": str(out), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "benchmarks.gpu", *options]
-    return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
-    sections = ["graphs", "eager", "onnx", "runners", "top-k"]
-    done = run_gpu_check("--cpu", "--quick", "--only", *sections, out=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert {name: section["outcome"] for name, section in found.items()} == dict.fromkeys(
-        sections, "done"
-    )
-    for name in ("eager", "onnx"):
-        gates = [cell["gate"] for cell in found[name]["cells"] if "gate" in cell]
-        assert [gate["overlap"] for gate in gates] == [1.0, 1.0]
-        assert len([cell for cell in found[name]["cells"] if "wall_p50_ms" in cell]) == 4
-    suite = [cell["outcome"] for cell in found["runners"]["cells"] if "check" in cell]
-    assert suite == ["passed"] * len(CHECKS)
-    assert len(found["top-k"]["cells"]) == 6
-    assert all(cell["same_scores"] for cell in found["top-k"]["cells"])
-    assert (tmp_path / "gpu-check-dry-run.md").read_text().startswith("DRY RUN")
-
-
-def test_a_section_that_dies_is_reported_and_costs_the_others_nothing(tmp_path: Path) -> None:
-    (tmp_path / "tensorrt_rtx.py").write_text("import os\nos.abort()\n")
-    done = run_gpu_check("--cpu", "--quick", "--only", "tensorrt-rtx", "image-onnx", out=tmp_path)
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert found["tensorrt-rtx"]["outcome"].startswith("FAILED (signal 6")
-    assert found["image-onnx"]["outcome"] == (
-        "skipped: image.onnx was not converted (see the section on graphs)"
-    )
-    assert done.returncode == 1
-
-
-def test_a_section_that_hangs_is_ended_and_the_run_with_it(tmp_path: Path) -> None:
-    (tmp_path / "tensorrt_rtx.py").write_text("import threading\nthreading.Event().wait()\n")
-    done = run_gpu_check(
-        "--cpu", "--quick", "--seconds", "9", "--only", "tensorrt-rtx", "eager", out=tmp_path
-    )
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert found["tensorrt-rtx"]["outcome"] == "FAILED: ended after 9 s"
-    assert found["eager"]["outcome"] == "skipped: the time of the whole run was up"
-    assert done.returncode == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_cuda_gpu_check_says_so_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    done = run_gpu_check(out=tmp_path)
-    assert done.returncode == 3
-    assert done.stdout.count("\n") == 1
-    assert "no CUDA device" in done.stdout
-    assert not list(tmp_path.iterdir())
