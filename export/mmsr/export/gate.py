@@ -18,7 +18,13 @@ from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.memory import give_back
 from mmsr.engine.model import SequenceModel
 from mmsr.engine.opened import OpenedBundle
-from mmsr.engine.precision import FP32, FP32_TOLERANCE, limits_of, precision_of
+from mmsr.engine.precision import (
+    FP32,
+    FP32_TOLERANCE,
+    limits_of,
+    precision_of,
+    text_precision_of,
+)
 from mmsr.engine.probe import ProbeReport, probe_runner, prove
 from mmsr.engine.probe_answers import bind_rows
 from mmsr.engine.probe_set import ProbeSet, load_probe
@@ -36,7 +42,7 @@ from mmsr.export.held_out import (
     held_out,
     torch_gains,
 )
-from mmsr.export.int8_text import INT8, text_effect, text_precision_of
+from mmsr.export.int8_text import INT8, text_effect
 from mmsr.export.onnx_file import ExportError
 from mmsr.export.parity import (
     THREADS,
