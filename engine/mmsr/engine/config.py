@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
+from mmsr.engine.split import CanaryConfig
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 RunnerName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
@@ -90,11 +91,6 @@ class ServerConfig:
             seconds = getattr(self, name)
             if seconds is not None and not 0.001 <= seconds <= 1e6:  # milliseconds in 31 bits
                 raise ConfigError(f"{name} {seconds}; expected 0.001 to 1000000")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All labels that are served, the default one first, each once."""
-        return tuple(dict.fromkeys((self.label, *self.also)))
 
 
 CONNECTION_TIMES = (
@@ -365,9 +361,20 @@ class ServeConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     limits: Limits = field(default_factory=Limits)
     reload: ReloadConfig = field(default_factory=ReloadConfig)
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
     catalogue: CatalogueConfig = field(default_factory=CatalogueConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+
+    def __post_init__(self) -> None:
+        if self.canary.label == self.server.label:
+            raise ConfigError(f"canary {self.canary.label!r} is the default label; name another")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels that are served, the default one first, each once."""
+        canary = () if self.canary.label is None else (self.canary.label,)
+        return tuple(dict.fromkeys((self.server.label, *self.server.also, *canary)))
 
 
 def default_threads() -> int:

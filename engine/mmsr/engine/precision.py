@@ -70,11 +70,6 @@ def precision_of(manifest: Manifest) -> str:
     return str(recorded.get("sequence", FP32))
 
 
-def text_precision_of(manifest: Manifest) -> str:
-    """Return what a bundle's text encoder is written in."""
-    return str(manifest.provenance.get("text_precision", FP32))
-
-
 def limits_of(precision: str) -> Limits:
     """Return a precision's limits; one that this release does not know has fp32's."""
     return LIMITS.get(precision, LIMITS[FP32])

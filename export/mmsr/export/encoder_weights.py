@@ -21,7 +21,7 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sha256_json
 from mmsr.bundle.manifest import Manifest
 from mmsr.bundle.repository import Repository
-from mmsr.engine.precision import text_precision_of
+from mmsr.engine.encoders import text_precision_of
 from mmsr.engine.runners.base import AnyArray
 from mmsr.export.encoders import restore_encoder
 from mmsr.export.initializers import arrays_of

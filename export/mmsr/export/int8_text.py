@@ -17,7 +17,7 @@ import torch
 
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import FileEntry, Manifest, load_manifest
-from mmsr.engine.precision import text_precision_of
+from mmsr.engine.encoders import text_precision_of
 from mmsr.export.encoders import encode_texts, sampled_texts
 from mmsr.export.held_out import Comparison, Interactions, compare, torch_gains
 from mmsr.export.initializers import digest_of, initializer_hashes

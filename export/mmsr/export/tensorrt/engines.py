@@ -21,9 +21,10 @@ from typing import Any, Literal
 from mmsr.bundle.files import sha256_file, write_json
 from mmsr.bundle.manifest import GraphSpec, Manifest
 from mmsr.bundle.repository import Repository
+from mmsr.engine.encoders import text_precision_of
 from mmsr.engine.errors import DeviceFailed
 from mmsr.engine.opened import OpenedBundle, open_bundle
-from mmsr.engine.precision import FP32, precision_of, text_precision_of
+from mmsr.engine.precision import FP32, precision_of
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.engine_files import (
     ENGINE_FORMAT,
