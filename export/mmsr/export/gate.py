@@ -349,6 +349,7 @@ def _item_runner(run: TrainedRun, folder: Path, manifest: Manifest) -> Iterator[
         yield runner
     finally:
         runner.close()
+        give_back()  # before whole encoders are read
 
 
 def _probe(run: TrainedRun, rows: ItemRows, model: SequenceModel) -> tuple[ProbeReport, float]:

@@ -28,7 +28,7 @@ StoredRows = tuple[torch.Tensor, torch.Tensor]  # [C, W] and [C, D]
 PROBES = 1000
 PROBE_K = 20
 PROBE_SEED = 0
-BATCH = 64  # probes of one pass
+BATCH = 16  # probes of one pass
 MOST_SCORES = 1 << 25  # of one pass: 128 MiB
 
 
