@@ -101,9 +101,7 @@ def soak(plan: SoakPlan, root: Path, tell: Callable[[str], None]) -> Soak:
 class Running:
     """One soak."""
 
-    def __init__(
-        self, plan: SoakPlan, served: Served, shops: Sequence[Shop], root: Path
-    ) -> None:
+    def __init__(self, plan: SoakPlan, served: Served, shops: Sequence[Shop], root: Path) -> None:
         self.plan = plan
         self.root = root
         self.history = History()

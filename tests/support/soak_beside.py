@@ -139,7 +139,8 @@ class OtherMethods:
         self._stub.Score(request, timeout=PATIENCE_S)
 
     def _similar(self) -> None:
-        request = pb.SimilarRequest(item_id="item-500", k=10, by=self._choose.randrange(3))
+        by = self._choose.choice((pb.SIMILAR_BY_OUTPUT, pb.SIMILAR_BY_CONTENT))
+        request = pb.SimilarRequest(item_id="item-500", k=10, by=by)
         self._stub.Similar(request, timeout=PATIENCE_S)
 
     def _explain(self) -> None:

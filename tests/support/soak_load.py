@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from mmsr.engine.bench.interrupt import end_with
 from mmsr.engine.bench.latency import PERCENTILES, percentile_name, quantile
@@ -196,13 +197,7 @@ def main() -> None:
     folder = Path(sys.argv[1])
     end_with(int(sys.argv[2]))
     plan = LoadPlan(**json.loads((folder / "plan.json").read_text()))
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ModuleNotFoundError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(plan, folder))
 
 

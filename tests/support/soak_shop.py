@@ -30,9 +30,7 @@ PATIENCE_MS = 120_000.0
 
 def publish_bundles(root: Path) -> list[Shop]:
     """Publish the bundles; `stable` is the first."""
-    shops = [
-        publish_live(root, SIZES, seed=seed, complete=with_explain) for seed in range(BUNDLES)
-    ]
+    shops = [publish_live(root, SIZES, seed=seed, complete=with_explain) for seed in range(BUNDLES)]
     Repository(root).promote(shops[0].folder.name, "stable")
     return shops
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from support.trends import Slope, growth, rises, slope
 
 MOST_GROWTH = 0.03  # of the resident memory, in the long form
+FAILED_RATIO = 1e6  # stands for that of a round whose p99 falls among the failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def trends(soak: Soak) -> Trends:
     """Return how the rounds go on."""
     after = soak.settled
     return Trends(
-        p99=slope(soak.series(lambda found: math.log(found.ratio))),
+        p99=slope(soak.series(lambda found: math.log(min(FAILED_RATIO, found.ratio)))),
         capacity=slope(soak.series(lambda found: math.log(_relative(found)))),
         memory=growth(soak.series(lambda found: found.memory_mib, after)),
         descriptors=rises(soak.series(lambda found: found.descriptors, after)),
