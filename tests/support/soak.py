@@ -30,7 +30,13 @@ from mmsr.v1 import recommender_pb2 as pb
 
 LOAD = Path(__file__).with_name("soak_load.py")
 # What comes while the process does not get its turn waits: a refusal would be a failed request.
-PATIENT = ("--pending-limit", "4096", "--queue-limit", "8192")
+PATIENT = """
+[batch]
+pending_limit = 8192
+queue_limit = 16384
+[security]
+connection_calls = 8192
+"""
 POLL_S = 0.2
 
 
@@ -39,7 +45,8 @@ class SoakPlan:
     """How long, and how much of everything."""
 
     rounds: int
-    closed_s: float  # of each closed loop, two a round
+    windows: int  # of a round: after each the load follows the capacity
+    closed_s: float  # of each closed loop, two a window
     open_s: float
     settled: int  # rounds after which memory is to stand still
     reload_every_s: float
@@ -53,13 +60,14 @@ class SoakPlan:
     @property
     def round_s(self) -> float:
         """Return how long a round is."""
-        return 2 * self.closed_s + self.open_s
+        return self.windows * (2 * self.closed_s + self.open_s)
 
 
 SHORT = SoakPlan(
     rounds=6,
+    windows=2,
     closed_s=0.5,
-    open_s=8.0,
+    open_s=3.5,
     settled=2,
     reload_every_s=6.0,
     writes_per_s=10.0,
@@ -71,8 +79,9 @@ def long_plan(minutes: int) -> SoakPlan:
     """Return a soak of so many minutes, each a round."""
     return SoakPlan(
         rounds=minutes,
-        closed_s=3.0,
-        open_s=54.0,
+        windows=10,
+        closed_s=0.5,
+        open_s=5.0,
         settled=min(5, minutes // 2),
         reload_every_s=30.0,
         writes_per_s=5.0,
@@ -84,7 +93,9 @@ def soak(plan: SoakPlan, root: Path, tell: Callable[[str], None]) -> Soak:
     """Run it; `tell` gets a line a round."""
     shops = soak_shop.publish_bundles(root / "repository")
     catalogue = ("--catalogue", str(root / "catalogue.db"))
-    served = start(root / "repository", *catalogue, *PATIENT)
+    settings = root / "serve.toml"
+    settings.write_text(PATIENT)
+    served = start(root / "repository", *catalogue, "--config", str(settings))
     try:
         running = Running(plan, served, shops, root)
         running.run(tell)
@@ -170,6 +181,7 @@ class Running:
                 target=self.target,
                 echo=echo[0],
                 rounds=plan.rounds,
+                windows=plan.windows,
                 closed_s=plan.closed_s,
                 open_s=plan.open_s,
                 share=plan.share,

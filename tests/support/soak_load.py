@@ -1,9 +1,10 @@
 """The load of a soak, as a process of its own: `soak_load.py FOLDER PARENT`.
 
-Round after round over the same connections: a closed loop on the bare echo and on the server, then
-an open loop at a share of what the server could do, with the echo asked beside it. What came of a
-round is `round-N.json`; every so many requests and replies, as they were on the wire, are
-`kept-N.jsonl`. Ends after its rounds, or with the PARENT process.
+Window after window over the same connections: a closed loop on the bare echo and on the server,
+then an open loop at a share of what the server could do, with the echo asked beside it. Windows are
+short, so that the load follows a machine that is shared. What came of a round of them is
+`round-N.json`; every so many requests and replies, as they were on the wire, are `kept-N.jsonl`.
+Ends after its rounds, or with the PARENT process.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from mmsr.engine.bench.interrupt import end_with
 from mmsr.engine.bench.latency import PERCENTILES, percentile_name, quantile
 from mmsr.engine.bench.load import Measured, measure
 from mmsr.engine.bench.plan import RunPlan, Traffic, Window
-from mmsr.engine.bench.samples import OK, Answer, Samples
+from mmsr.engine.bench.samples import OK, Answer, Samples, join_samples
 from mmsr.engine.bench.wire import STATUS_NAMES, GrpcCaller, Seen, connect
 
 CALLERS = 16  # of a closed loop
@@ -40,6 +41,7 @@ class LoadPlan:
     target: str
     echo: str
     rounds: int
+    windows: int  # of a round
     closed_s: float  # of each closed loop
     open_s: float
     share: float  # of the closed loop's rate, in the open loop
@@ -100,17 +102,15 @@ class Load:
         """Run one round."""
         plan = self.plan
         began_s = time.perf_counter()
-        echo = await self._run(self.echo, self._closed(number))
-        closed = await self._run(self.server, self._closed(number))
-        rate_per_s = plan.share * per_s(closed)
-        open_, beside = await asyncio.gather(
-            self._run(self.server, self._open(number, rate_per_s)),
-            self._run(self.echo, self._open(number, plan.echo_per_s)),
+        seeds = range(number * plan.windows, (number + 1) * plan.windows)
+        echo, closed, open_, beside = map(
+            list, zip(*[await self._one(s) for s in seeds], strict=True)
         )
+        sent, asked = whole(open_), whole(beside)
         failed = Counter(
             STATUS_NAMES[status]
-            for measured in (closed, open_)
-            for status in measured.samples.status_R.tolist()
+            for samples in (sent, whole(closed))
+            for status in samples.status_R.tolist()
             if status != OK
         )
         return {
@@ -118,38 +118,56 @@ class Load:
             "ended_s": time.perf_counter(),
             "capacity_per_s": per_s(closed),
             "echo_per_s": per_s(echo),
-            "rate_per_s": rate_per_s,
-            "requests": len(closed.samples) + len(open_.samples),
+            "rate_per_s": len(sent) / sum(measured.sent_for_s for measured in open_),
+            "requests": len(sent) + len(whole(closed)),
             "failed": dict(failed),
             "said": {STATUS_NAMES[s]: text for s, text in self.seen.first_details.items()},
-            "latency_ms": latencies(open_.samples),
-            "echo_ms": latencies(beside.samples),
-            "lag_ms": lag_ms(open_.samples),
+            "latency_ms": latencies(sent),
+            "echo_ms": latencies(asked),
+            "lag_ms": lag_ms(sent),
             "load_average": os.getloadavg()[0],
         }
+
+    async def _one(self, seed: int) -> tuple[Measured, Measured, Measured, Measured]:
+        """Run one window; return both closed loops, then both open ones."""
+        plan = self.plan
+        echo = await self._run(self.echo, self._closed(seed))
+        closed = await self._run(self.server, self._closed(seed))
+        rate_per_s = plan.share * per_s([closed])
+        open_, beside = await asyncio.gather(
+            self._run(self.server, self._open(seed, rate_per_s)),
+            self._run(self.echo, self._open(seed, plan.echo_per_s)),
+        )
+        return echo, closed, open_, beside
 
     async def _run(self, caller: Any, plan: RunPlan) -> Measured:
         return await measure(plan, caller, self.requests, asyncio.Event())
 
-    def _closed(self, number: int) -> RunPlan:
-        return RunPlan(concurrency=CALLERS, window=self._window(self.plan.closed_s, number))
+    def _closed(self, seed: int) -> RunPlan:
+        return RunPlan(concurrency=CALLERS, window=self._window(self.plan.closed_s, seed))
 
-    def _open(self, number: int, rate_per_s: float) -> RunPlan:
-        window = self._window(self.plan.open_s, number)
+    def _open(self, seed: int, rate_per_s: float) -> RunPlan:
+        window = self._window(self.plan.open_s, seed)
         return RunPlan(rate_per_s=rate_per_s, window=window, traffic=Traffic(choice="uniform"))
 
-    def _window(self, seconds: float, number: int) -> Window:
+    def _window(self, seconds: float, seed: int) -> Window:
         return Window(
             warm_up_s=0.0,
             duration_s=seconds,
             deadline_ms=DEADLINE_MS,
-            seed=self.plan.seed + number,
+            seed=self.plan.seed + seed,
         )
 
 
-def per_s(measured: Measured) -> float:
+def whole(parts: Sequence[Measured]) -> Samples:
+    """Return the samples of several windows."""
+    return join_samples([measured.samples for measured in parts])
+
+
+def per_s(parts: Sequence[Measured]) -> float:
     """Return how many requests a second were answered."""
-    return int((measured.samples.status_R == OK).sum()) / measured.sent_for_s
+    answered = int((whole(parts).status_R == OK).sum())
+    return answered / sum(measured.sent_for_s for measured in parts)
 
 
 def latencies(samples: Samples) -> dict[str, float]:

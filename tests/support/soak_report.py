@@ -38,7 +38,16 @@ def write_report(path: Path, soak: Soak, command: str) -> None:
         },
         **asdict(soak),
     }
-    path.with_suffix(".json").write_text(json.dumps(everything, indent=1) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(finite(everything), indent=1) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """Return what JSON can hold: null where a percentile falls among the failed."""
+    if isinstance(value, dict):
+        return {key: finite(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def environment(command: str) -> dict[str, Any]:
@@ -126,10 +135,10 @@ def _counts(values: Sequence[int]) -> str:
 def table(soak: Soak) -> list[str]:
     """Return the rounds."""
     lines = [
-        "Of each round: a closed loop on the echo and on the server, then an open loop at 70 % of "
-        "what the server could do, with the echo asked beside it 50 times a second. Latencies in "
-        "ms from the intended sending time; memory and counts are the lowest readings (no reload "
-        "is under way then).",
+        "A round is ten windows: a closed loop on the echo and on the server, then an open loop at "
+        "70 % of what the server could do, with the echo asked beside it 50 times a second. "
+        "Latencies in ms from the intended sending time; memory and counts are the round's lowest "
+        "readings (no reload is under way then).",
         "",
         "| round | capacity/s | of the echo's | sent/s | p50 | p99 | echo p99 | p99 / echo | us "
         "CPU a request | MiB | files | threads | load |",
