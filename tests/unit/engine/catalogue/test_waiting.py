@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from support.live import Shown, run, shown
 from support.tiny_bundle import Shop, Sizes
+from support.tiny_explain import with_explain
 from support.tiny_live import publish_live
 
+from mmsr.engine.asides import Asides
 from mmsr.engine.batch_times import BatchTimes
 from mmsr.engine.batcher import Batcher
 from mmsr.engine.bulk import Bulk, Queued
@@ -19,10 +21,12 @@ from mmsr.engine.catalogue.live_rows import LiveRows, Plan
 from mmsr.engine.compute import Done
 from mmsr.engine.config import BatchConfig, Limits
 from mmsr.engine.errors import EngineError
+from mmsr.engine.explaining import ExplainItems
 from mmsr.engine.popular import with_popular
-from mmsr.engine.query import Query, Reply, ScoreQuery
+from mmsr.engine.query import ExplainQuery, Query, Reply, ScoreQuery, SimilarQuery
 from mmsr.engine.rows import RowAnswer, RowRequest
 from mmsr.engine.service import ASKED_AGAIN, ModelFacts, Service
+from mmsr.engine.similar import SimilarItems, Vectors
 from mmsr.v1 import catalogue_pb2 as pb
 
 SIZES = Sizes(items=55, spare=8, probes=4)
@@ -92,7 +96,8 @@ class World:
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return publish_live(tmp_path_factory.mktemp("shop") / "repository", SIZES)
+    root = tmp_path_factory.mktemp("shop") / "repository"
+    return publish_live(root, SIZES, complete=with_explain)
 
 
 Main = Callable[[World], Coroutine[Any, Any, None]]
@@ -272,5 +277,54 @@ def test_the_popular_ones_are_without_what_is_denied_before_its_id_is_shown(
         assert "new-1" not in denied.item_ids + seen.item_ids
         assert free.item_ids[0] == "new-1"
         assert len(denied.item_ids) == len(seen.item_ids) == 3
+
+    world(main)
+
+
+class Interrupted(Asides):
+    """The turns of what is no batch, before the first piece of which the catalogue changes."""
+
+    def __init__(self, w: World, change: Coroutine[Any, Any, Any]) -> None:
+        super().__init__(w.it.compute, clock=time.monotonic)
+        self.change: Coroutine[Any, Any, Any] | None = change
+
+    async def piece(self, call: Callable[[], Any]) -> Any:
+        change, self.change = self.change, None
+        if change is not None:
+            await change
+        return await super().piece(call)
+
+
+def test_a_neighbour_that_is_denied_by_an_id_that_comes_meanwhile_does_not_come_back(
+    world: Callable[[Main], None],
+) -> None:
+    async def main(w: World) -> None:
+        asides = Interrupted(w, w.upsert("new-1", "new-2"))
+        similar = SimilarItems(w.service, asides, Vectors.of(w.live.model), clock=time.monotonic)
+        query = SimilarQuery("item-3", ALL, excluded_ids=["new-1"])
+        reply = await similar.nearest(query)
+        assert "new-1" not in reply.item_ids
+        assert "new-2" in reply.item_ids
+        assert reply._replace(compute_us=0) == (await similar.nearest(query))._replace(compute_us=0)
+
+    world(main)
+
+
+def test_what_is_explained_is_a_history_without_what_was_removed_meanwhile(
+    world: Callable[[Main], None],
+) -> None:
+    async def main(w: World) -> None:
+        def explaining(asides: Asides) -> ExplainItems:
+            return ExplainItems(w.service, asides, w.live.model.explainer, clock=time.monotonic)
+
+        still = explaining(Interrupted(w, asyncio.sleep(0)))
+        await still.explain(ExplainQuery(["item-1"], ["item-5"]))  # loads the graph
+        asides = Interrupted(w, w.it.catalogue.delete(["item-2"]))
+        query = ExplainQuery(["item-1", "item-2", "item-3"], ["item-5"])
+        reply = await explaining(asides).explain(query)
+        assert reply.history == ["item-1", "item-3"]
+        again = await still.explain(query)
+        assert reply.items == again.items
+        assert reply.catalogue_version == again.catalogue_version == 1
 
     world(main)
