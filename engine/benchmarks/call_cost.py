@@ -23,6 +23,7 @@ from mmsr.engine.gatekeeper import TokenGate
 from mmsr.engine.limits import ClientLimits, Rate
 from mmsr.engine.meters import Meters
 from mmsr.engine.rpc import Call, Gatekeeper, Meter, Rpc, register
+from mmsr.engine.serving import Serving
 from mmsr.engine.tokens import TokenFile, entry_of, new_token
 from mmsr.engine.tracing import Tracing
 from mmsr.v1 import recommender_pb2 as pb
@@ -78,7 +79,7 @@ def variants(folder: Path) -> dict[str, Rpc]:
         return Rpc(time.monotonic, gatekeeper, Meters(meters) if meters else None)
 
     def stats() -> CallStats:
-        return CallStats({"stable"}, "stable")
+        return CallStats(Serving("stable"))
 
     return {
         "bare": rpc(None),

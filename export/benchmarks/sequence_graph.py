@@ -23,6 +23,7 @@ from rich.console import Console
 
 from benchmarks import contestants
 from benchmarks.contestants import Answer, Model, Rows, Shape, make_model
+from benchmarks.heading import command_line, commit, heading
 from benchmarks.turns import Line, beside, take_turns
 from mmsr.bundle.terminal import run as run_app
 from mmsr.training.machine import describe_machine
@@ -131,6 +132,8 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
 ) -> None:
     """Time everybody at each batch size."""
     console = Console()
+    head = heading(command_line())  # as it is now, not when it ends
+    made_by = {"command": command_line(), "commit": commit(), "date": str(date.today())}
     torch.set_num_threads(threads)
     shape = Shape(items=items, width=width, threads=threads)
     made, found, text = make_model(shape), {}, []
@@ -144,12 +147,12 @@ def main(  # noqa: PLR0913 (a command has as many parameters as flags)
             found[size] = [asdict(line) for line in lines]
             text += table(size, lines)
             console.print("\n".join(table(size, lines)), markup=False)
-    machine = asdict(describe_machine())
     if markdown is not None:
-        head = f"Date: {date.today()}. Machine: {machine}. {asdict(shape)}; {rounds} rounds."
-        markdown.write_text("\n".join([head, "", *text]))
+        said = f"{asdict(shape)}; {rounds} rounds of {turn_s} s a turn."
+        markdown.write_text("\n".join([*head, "", said, "", *text]))
     if json_file is not None:
-        whole = {"shape": asdict(shape), "machine": machine, "batches": found}
+        numbers = {"shape": asdict(shape), "rounds": rounds, "turn_s": turn_s, "batches": found}
+        whole = made_by | {"machine": asdict(describe_machine())} | numbers
         json_file.write_text(json.dumps(whole, indent=1) + "\n")
 
 

@@ -45,7 +45,7 @@ def exported() -> dict[str, set[str]]:
     """Return every sample's name that the server can export, with its labels."""
     serving = Serving("stable")
     sources: list[Source] = [
-        CallMetrics(CallStats({}, "stable")),
+        CallMetrics(CallStats(serving)),
         ServingMetrics(serving, NothingServed(), "0"),
         LoadMetrics(),
         LoopLag(),

@@ -1,5 +1,6 @@
 """`mmsr-export` as a process: its exit codes, and two at once; killed in tests/faults."""
 
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -87,6 +88,34 @@ def test_code_3_is_a_quality_below_the_live_bundles(
     repository = shop.copy(tmp_path / "repository")
     assert refused(shop, repository, worse) == 3
     assert refused(shop, repository, worse, "--max-drop", "5", "--json") == 3
+
+
+def test_what_a_gate_measured_is_shown_and_printed_as_json_though_it_refuses(
+    shop: Exporting, worse: Path, tmp_path: Path
+) -> None:
+    repository = shop.copy(tmp_path / "repository")
+    process = shop.start(worse, repository, "--json")
+    assert process.code() == 3
+    lines = process.output.read_text().splitlines()
+    told = json.loads(next(line for line in lines if line.startswith("{")))
+    assert told["exit_code"] == 3
+    assert f"error: {told['error']}" in lines
+    assert told["quality"]["problems"][0] in told["error"]
+    assert told["parity"]["sequence"]["overlap"] == 1.0
+    process = shop.start(worse, repository)
+    assert process.code() == 3
+    shown = process.output.read_text()
+    assert "overlap 1.0000" in shown
+    assert f"live {repository.resolve('stable').name}" in shown
+
+
+def test_any_error_is_json_too_where_that_was_asked_for(shop: Exporting, tmp_path: Path) -> None:
+    process = shop.start(tmp_path / "no run", Repository(tmp_path / "repository"), "--json")
+    assert process.code() == 1
+    lines = process.output.read_text().splitlines()
+    told = json.loads(next(line for line in lines if line.startswith("{")))
+    assert [*told] == ["error", "exit_code"]
+    assert f"error: {told['error']}" in lines
 
 
 def test_a_larger_drop_that_is_allowed_is_no_drop(

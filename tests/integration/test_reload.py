@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import numpy as np
@@ -23,6 +24,7 @@ from mmsr.engine.errors import (
     LoadFailed,
     UnknownBundle,
 )
+from mmsr.engine.split import Split
 from mmsr.export.prune import prune
 from mmsr.v1 import recommender_pb2 as pb
 from mmsr.v1 import recommender_pb2_grpc as pb_grpc
@@ -225,6 +227,56 @@ def test_each_label_answers_with_its_own_bundle(shop: Shop, repository: Reposito
         served.wait_for(f"stable is {canary} now")
         served.wait_for(f"freed {shop.folder.name}")
         assert version("stable") == canary
+
+
+def test_a_canary_answers_its_share_of_the_users_and_always_the_same_ones(
+    shop: Shop, repository: Repository
+) -> None:
+    canary = publish_another(repository, 1)
+    split = Split(label="canary", share=0.4)
+    users = [f"user-{number}" for number in range(30)]
+    wanted = [canary if split.takes(user) else shop.folder.name for user in users]
+    assert len(set(wanted)) == 2
+    asked = [pb.RecommendRequest(history=["item-1"], k=3, user_key=user) for user in users]
+    flags = ("--canary", "canary", "--canary-percent", "40", "--metrics-port", "0")
+    with serving(shop.root, *flags) as served, grpc.insecure_channel(served.target) as channel:
+        stub = pb_grpc.RecommenderStub(channel)
+
+        def singles() -> list[str]:
+            return [stub.Recommend(one, timeout=PATIENCE_S).model_version for one in asked]
+
+        assert singles() == [shop.folder.name] * len(users)  # the canary has no bundle yet
+        repository.promote(canary, "canary")
+        served.wait_for(f"canary is {canary}")
+        assert singles() == wanted
+        assert singles() == wanted
+        batch = stub.RecommendBatch(pb.RecommendBatchRequest(requests=asked), timeout=PATIENCE_S)
+        assert [result.response.model_version for result in batch.results] == wanted
+        streamed = stub.RecommendStream(
+            iter([pb.RecommendStreamRequest(key=r.user_key, request=r) for r in asked]),
+            timeout=PATIENCE_S,
+        )
+        found = {answer.key: answer.result.response.model_version for answer in streamed}
+        assert [found[user] for user in users] == wanted
+        for one, version in zip(asked, wanted, strict=True):
+            score = pb.ScoreRequest(
+                history=["item-1"], candidate_ids=["item-2"], user_key=one.user_key
+            )
+            assert stub.Score(score, timeout=PATIENCE_S).model_version == version
+        for label, version in (("stable", shop.folder.name), ("canary", canary)):
+            named = pb.RecommendRequest(history=["item-1"], k=3, user_key="x", label=label)
+            assert stub.Recommend(named, timeout=PATIENCE_S).model_version == version
+        counted = 2 * wanted.count(canary) + 1
+        port = served.wait_for(r"metrics for anybody on http://127\.0\.0\.1:(\d+)/metrics")[1]
+        page = urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S).read().decode()
+        [line] = [
+            line
+            for line in page.splitlines()
+            if line.startswith("mmsr_answers_total")
+            and '"canary"' in line
+            and '/Recommend"' in line
+        ]
+        assert float(line.split()[-1]) == counted
 
 
 def test_an_operator_loads_promotes_and_rolls_back(

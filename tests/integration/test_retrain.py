@@ -91,6 +91,37 @@ def templates(nights: Nights) -> Iterator[Path]:
         path.write_bytes(content)
 
 
+@pytest.mark.parametrize("with_triton", [False, True])
+def test_a_label_that_moves_during_an_export_has_the_candidate_judged_again(
+    nights: Nights, tmp_path: Path, with_triton: bool
+) -> None:
+    first = nights.repository.resolve("stable")
+    repository = Repository(tmp_path / "repository")
+    repository.create()
+    for name in ("live", "moved to"):
+        with repository.stage() as staged:
+            linked_copy(first, staged)
+            replace(load_manifest(staged), model={"name": name}).save(staged)
+            repository.publish(staged, "stable")
+    live, moved_to = repository.ids()
+    repository.promote(live, "stable")
+    told: list[str] = []
+
+    def tell(stage: str) -> None:
+        told.append(stage)
+        if told.count("publish") == 1:
+            repository.promote(moved_to, "stable")
+
+    plan = replace(PLAN, triton=tmp_path / "triton" if with_triton else None)
+    new, proven = publish_run(nights.second, plan, repository, Stages(tell=tell))
+    assert (told.count("quality"), told.count("publish"), told.count("parity")) == (2, 2, 1)
+    assert proven.quality.live is not None
+    assert proven.quality.live.bundle_id == moved_to
+    judged = repository.manifest(new).provenance["quality"]
+    assert judged["live"]["bundle_id"] == moved_to
+    assert [m.bundle_id for m in repository.history("stable")][-2:] == [moved_to, new]
+
+
 def test_the_second_night_converts_nothing(nights: Nights) -> None:
     [bundle_id] = nights.repository.ids()
     first, second = (

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Container
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
@@ -20,6 +20,17 @@ SECONDS = (
     *(0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
 )
 UNKNOWN_LABEL = "unknown"  # one series for all that callers may invent
+
+
+class Labels(Protocol):
+    """What is served under which label: `Serving` knows."""
+
+    @property
+    def deployments(self) -> Container[str]:
+        """The labels in use."""
+
+    def chosen(self, label: str, user_key: str) -> str:
+        """Return the label that answers a request."""
 
 
 class Histogram:
@@ -91,9 +102,8 @@ class CallStats:
 
     reads_metadata = False
 
-    def __init__(self, labels: Container[str], default_label: str) -> None:
+    def __init__(self, labels: Labels) -> None:
         self._labels = labels
-        self._default_label = default_label
         self._readers: dict[type[Any], Reader] = {}
         self.series: dict[tuple[str, str], Series] = {}  # by method and label
         self.in_flight: Counter[str] = Counter()  # by method
@@ -131,19 +141,19 @@ class CallStats:
 
     def _label(self, request: Any) -> str:
         try:
-            label: str = request.label
+            named: str = request.label
         except AttributeError:  # of a stream, a batch, or a service without labels
             return self._label_inside(request)
-        if not label:
-            return self._default_label
-        return label if label in self._labels else UNKNOWN_LABEL
+        label = self._labels.chosen(named, getattr(request, "user_key", ""))
+        return label if not named or label in self._labels.deployments else UNKNOWN_LABEL
 
     def _label_inside(self, request: Any) -> str:
         fields = request.DESCRIPTOR.fields_by_name if request is not None else {}
         if "request" in fields:
             return self._label(request.request)
         if "requests" in fields:
-            return self._label(request.requests[0]) if request.requests else self._default_label
+            first = request.requests[0] if request.requests else None
+            return self._labels.chosen("", "") if first is None else self._label(first)
         return ""
 
     def _read(self, method: str, request: Any, response: Any) -> None:

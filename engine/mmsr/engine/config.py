@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
+from mmsr.engine.split import Split
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 RunnerName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
@@ -90,11 +91,6 @@ class ServerConfig:
             seconds = getattr(self, name)
             if seconds is not None and not 0.001 <= seconds <= 1e6:  # milliseconds in 31 bits
                 raise ConfigError(f"{name} {seconds}; expected 0.001 to 1000000")
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """All labels that are served, the default one first, each once."""
-        return tuple(dict.fromkeys((self.label, *self.also)))
 
 
 CONNECTION_TIMES = (
@@ -219,6 +215,34 @@ class ReloadConfig:
             raise ConfigError(f"share {self.share}; expected 0.01 to 1")
         if not 0 <= self.nice <= 19:
             raise ConfigError(f"nice {self.nice}; expected 0 to 19")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CanaryConfig:
+    """A share of the users that another bundle answers, the same users on every replica."""
+
+    label: Annotated[
+        str | None,
+        Key(about="label that answers them; served like those of `also`", flag="--canary"),
+    ] = None
+    percent: Annotated[
+        float,
+        Key(about="of the user keys; requests without one are not split", flag="--canary-percent"),
+    ] = 5.0
+    salt: Annotated[str, Key(about="another one chooses other users; at most 64 bytes")] = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise ConfigError(f"percent {self.percent}; expected 0 to 100")
+        if len(self.salt.encode()) > 64:
+            raise ConfigError(f"salt of {len(self.salt.encode())} bytes; expected at most 64")
+
+    @property
+    def split(self) -> Split | None:
+        """Return which users it is; None: nobody."""
+        if self.label is None:
+            return None
+        return Split(label=self.label, share=self.percent / 100, salt=self.salt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,9 +389,23 @@ class ServeConfig:
     batch: BatchConfig = field(default_factory=BatchConfig)
     limits: Limits = field(default_factory=Limits)
     reload: ReloadConfig = field(default_factory=ReloadConfig)
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
     catalogue: CatalogueConfig = field(default_factory=CatalogueConfig)
     observe: ObserveConfig = field(default_factory=ObserveConfig)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+
+    def __post_init__(self) -> None:
+        if self.canary.label == self.server.label:
+            raise ConfigError(
+                f"canary label {self.server.label!r} is the one that answers everybody else; "
+                "expected another one"
+            )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All labels that are served, the default one first, each once."""
+        canary = () if self.canary.label is None else (self.canary.label,)
+        return tuple(dict.fromkeys((self.server.label, *self.server.also, *canary)))
 
 
 def default_threads() -> int:

@@ -69,7 +69,7 @@ class RecommenderFace:
 
     async def recommend(self, request: pb.RecommendRequest, call: Call) -> pb.RecommendResponse:
         """Answer one request."""
-        service = self._serving.deployment(request.label).service
+        service = self._serving.deployment(request.label, request.user_key).service
         reply = await service.recommend(query_of(request), call.deadline)
         return response_of(reply, service.facts.version)
 
@@ -99,7 +99,7 @@ class RecommenderFace:
 
     async def score(self, request: pb.ScoreRequest, call: Call) -> pb.ScoreResponse:
         """Rank given candidates."""
-        service = self._serving.deployment(request.label).service
+        service = self._serving.deployment(request.label, request.user_key).service
         reply = await service.score(score_query_of(request), call.deadline)
         return score_response_of(reply, service.facts.version)
 
@@ -111,12 +111,12 @@ class RecommenderFace:
 
     async def explain(self, request: pb.ExplainRequest, call: Call) -> pb.ExplainResponse:
         """Say what scores hang on."""
-        deployment = self._serving.deployment(request.label)
+        deployment = self._serving.deployment(request.label, request.user_key)
         reply = await deployment.explaining.explain(explain_query_of(request), call.deadline)
         return explain_response_of(reply, deployment.service.facts.version)
 
     def _begin(self, deadline: float | None, request: pb.RecommendRequest) -> Queued:
-        service = self._serving.deployment(request.label).service
+        service = self._serving.deployment(request.label, request.user_key).service
         return Queued(service, service.begin(query_of(request), deadline, bulk=True))
 
     async def _timed(
@@ -133,8 +133,9 @@ class RecommenderFace:
             deadline = own if deadline is None else min(own, deadline)
         try:
             check_key("key", asked.key, self._limits)
-            service = self._serving.deployment(asked.request.label).service
-            reply = await service.recommend(query_of(asked.request), deadline)
+            request = asked.request
+            service = self._serving.deployment(request.label, request.user_key).service
+            reply = await service.recommend(query_of(request), deadline)
             result = result_of(reply, service.facts.version)
         except EngineError as error:
             result = error_of(error)

@@ -68,14 +68,12 @@ class Server:
         self._loading = ComputeThread(asyncio.get_running_loop(), "loading")
         self._files = ComputeThread(asyncio.get_running_loop(), "files")
         self._clock: Callable[[], float] = time.monotonic
-        self.serving = Serving(config.server.label)
+        self.serving = Serving(config.server.label, config.canary.split)
         self.security = Security(config.security, self._clock)
         self.telemetry = Telemetry(config.observe, self.serving)
         self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
         self.loader = loader = Loader(config, compute, self._loading, self._clock)
-        self.reloader = Reloader(
-            self.serving, loader, self.rpc.flights, self._clock, config.server.labels
-        )
+        self.reloader = Reloader(self.serving, loader, self.rpc.flights, self._clock, config.labels)
         self.reloader.listeners.append(self.telemetry.loads.ended)
         self.watch = Watch(loader.repository, self.reloader, self._files, config.reload.poll_s)
         self.control = Control(

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from mmsr.engine.deployment import Deployment
 from mmsr.engine.errors import Unavailable, UnknownLabel
+from mmsr.engine.split import Split
 
 SHOWN = 40  # characters of a label that is not served
 
@@ -16,8 +17,9 @@ SHOWN = 40  # characters of a label that is not served
 class Serving:
     """The deployments in use; shared by all faces of a server."""
 
-    def __init__(self, default_label: str) -> None:
+    def __init__(self, default_label: str, split: Split | None = None) -> None:
         self.default_label = default_label
+        self.split = split
         self.refused = asyncio.Event()  # for streams: nothing new is answered any more
         self._by_label: dict[str, Deployment] = {}
         self._refusal: Unavailable | None = Unavailable(
@@ -45,14 +47,26 @@ class Serving:
         self._refusal = reason
         self.refused.set()
 
-    def deployment(self, label: str = "") -> Deployment:
-        """Return what answers a request now; "" is the default label.
+    def chosen(self, label: str, user_key: str) -> str:
+        """Return the label that answers a request: its own, the split's or the default one.
+
+        A split whose label has no bundle takes nobody.
+        """
+        if label:
+            return label
+        split = self.split
+        if split is not None and split.label in self._by_label and split.takes(user_key):
+            return split.label
+        return self.default_label
+
+    def deployment(self, label: str = "", user_key: str = "") -> Deployment:
+        """Return what answers a request now; a label of its own goes before any split.
 
         `Unavailable`: starting or stopping. `UnknownLabel`: no such label is served.
         """
         if self._refusal is not None:
             raise self._refusal
-        found = self._by_label.get(label or self.default_label)
+        found = self._by_label.get(self.chosen(label, user_key))
         if found is None:
             served = ", ".join(self._by_label)
             raise UnknownLabel(f"label {label[:SHOWN]!r} is not served here; served are {served}")

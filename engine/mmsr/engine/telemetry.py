@@ -30,7 +30,7 @@ class Telemetry:
         self._config = config
         self._serving = serving
         self._version = version("mmsr")
-        self.stats = CallStats(serving.deployments, serving.default_label)
+        self.stats = CallStats(serving)
         self.loads = LoadMetrics()
         self._lag = LoopLag()
         self._tracing = None

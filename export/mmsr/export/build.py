@@ -17,19 +17,19 @@ from mmsr.bundle.manifest import (
     describe_files,
     load_manifest,
 )
-from mmsr.bundle.repository import Repository
+from mmsr.bundle.repository import LabelMovedError, Move, Repository
 from mmsr.engine.memory import give_back
 from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
 from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
 from mmsr.export.folding import decide
-from mmsr.export.gate import GateReport, measure
+from mmsr.export.gate import GateReport, Measured, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.int8_text import INT8, install_int8_text
 from mmsr.export.manifest_fields import features_of
 from mmsr.export.precision import PrecisionError
-from mmsr.export.quality import Policy, QualityReport, judge
+from mmsr.export.quality import Policy, QualityError, QualityReport, judge
 from mmsr.export.reuse import follows_from, reuse_graph
 from mmsr.export.scoring_tail import decide_form
 from mmsr.export.stored import stored_tensors
@@ -100,8 +100,13 @@ class Plan:
 class Proven:
     """What the two gates measured."""
 
-    parity: GateReport
+    measured: Measured
     quality: QualityReport
+
+    @property
+    def parity(self) -> GateReport:
+        """Return what the gate of parity measured."""
+        return self.measured.report
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
@@ -129,29 +134,45 @@ class _Graphs:
 def publish_run(
     run: TrainedRun, plan: Plan, repository: Repository, stages: Stages
 ) -> tuple[str, Proven]:
-    """Build, prove and publish a bundle; return its id. What the gates refuse leaves nothing."""
-    label = plan.label if plan.promote else None
+    """Build, prove and publish a bundle; return its id. What the gates refuse leaves nothing.
+
+    A label that another export, or somebody, moves meanwhile has the bundle judged once more,
+    beside what the label names then.
+    """
     with repository.stage() as staged, ExitStack() as stack:
         proven = build_bundle(run, staged, plan, repository, stages)
         triton = None
         if plan.triton is not None:  # before anything is published: it may be refused too
             with stages.stage("triton"):
                 triton = stack.enter_context(staged_triton(staged, plan.triton))
-        with stages.stage("publish"):
-            if triton is None:
-                return repository.publish(staged, label), proven
-            return _publish_with(triton, staged, repository, label), proven
+        while True:
+            try:
+                with stages.stage("publish"):
+                    return _publish(triton, staged, repository, _move(plan, proven)), proven
+            except LabelMovedError:
+                proven = _judge(run, staged, proven.measured, plan, repository, stages)
 
 
-def _publish_with(
-    triton: StagedTriton, staged: Path, repository: Repository, label: str | None
+def _move(plan: Plan, proven: Proven) -> Move | None:
+    """Return how the label is to be moved; None: not at all."""
+    live = proven.quality.live
+    move = Move(label=plan.label, named=live.bundle_id if live else None)
+    return move if plan.promote else None
+
+
+def _publish(
+    triton: StagedTriton | None, staged: Path, repository: Repository, to: Move | None
 ) -> str:
-    """Publish the bundle, put Triton's models in place, then move the label."""
+    """Publish the bundle and move the label; between the two, put Triton's models in place."""
+    if triton is None:
+        return repository.publish(staged, to)
+    if to is not None:
+        repository.require_unmoved(to)
     bundle_id = repository.publish(staged)
     with repository.hold(bundle_id) as published:
         triton.put_in_place(published)
-        if label is not None:
-            repository.promote(bundle_id, label)
+        if to is not None:
+            repository.promote(bundle_id, to.label)
     return bundle_id
 
 
@@ -183,15 +204,31 @@ def prove_bundle(
         known = Known() if plan.fresh else known_of(repository)
         measured = measure(run, folder, known)
         measured.report.check()
+    return _judge(run, folder, measured, plan, repository, stages)
+
+
+def _judge(
+    run: TrainedRun,
+    folder: Path,
+    measured: Measured,
+    plan: Plan,
+    repository: Repository,
+    stages: Stages,
+) -> Proven:
+    """Put a bundle that agrees with PyTorch through the gate of quality, and record both."""
     with stages.stage("quality"):
         quality = judge(run, measured.gains, repository, plan.label, plan.policy)
-        quality.check()
+        try:
+            quality.check()
+        except QualityError as error:
+            error.parity = measured.report
+            raise
     manifest = load_manifest(folder)
     checks = {name: asdict(check) for name, check in measured.encoder_checks.items()}
     provenance = manifest.provenance | {"quality": quality.to_json(), "encoder_checks": checks}
     parity = measured.report.to_json()
     replace(manifest, parity=parity, provenance=provenance).save(folder)
-    return Proven(parity=measured.report, quality=quality)
+    return Proven(measured=measured, quality=quality)
 
 
 def write_bundle(

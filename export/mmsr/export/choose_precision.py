@@ -3,17 +3,15 @@
 `auto` races the precisions first and takes the fastest that the gate lets pass; fp32 is the last.
 """
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmsr.bundle.manifest import load_manifest
 from mmsr.export.gate import ParityError
 from mmsr.export.precision_race import by_speed, race, summary
-from mmsr.export.variants import check_asked, install
+from mmsr.export.variants import Converted, check_asked, install
 
 AUTO = "auto"
 Proof = TypeVar("Proof")
@@ -30,15 +28,14 @@ def prove_in_precision(
     """
     check_asked(asked)
     with tempfile.TemporaryDirectory() as spare:
-        fp32_graph = Path(spare) / "fp32-as-converted.onnx"
-        shutil.copyfile(folder / load_manifest(folder).graphs["sequence"].file, fp32_graph)
+        converted = Converted.copied_from(folder, Path(spare) / "fp32-as-converted.onnx")
         order, record = [asked], _record(asked)
         if asked == AUTO:
             with race_stage():
-                times = race(folder, fp32_graph, Path(spare))
+                times = race(folder, converted.path, Path(spare))
             order = by_speed(times)
             record |= {"why": summary(times), "race": {n: asdict(t) for n, t in times.items()}}
-        return _first_that_passes(order, record, (folder, fp32_graph), prove)
+        return _first_that_passes(order, record, (folder, converted), prove)
 
 
 def _record(asked: str) -> dict[str, Any]:
@@ -49,14 +46,14 @@ def _record(asked: str) -> dict[str, Any]:
 def _first_that_passes(
     order: list[str],
     record: dict[str, Any],
-    files: tuple[Path, Path],
+    staged: tuple[Path, Converted],
     prove: Callable[[], Proof],
 ) -> Proof:
-    folder, fp32_graph = files
+    folder, converted = staged
     refused: dict[str, str] = {}
     for precision in order:
         record |= {"sequence": precision, "refused": refused}
-        install(folder, precision, fp32_graph, record)
+        install(folder, precision, converted, record)
         try:
             return prove()
         except ParityError as error:

@@ -2,10 +2,12 @@
 
 Exit codes: 0 published; 1 any other error; 2 wrong usage; 3 too low a quality (against the live
 bundle or popularity); 4 not what PyTorch answers. 3 and 4 publish nothing, only 0 moves the label.
+What was measured is shown, or printed by `--json`, in either case.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import wrap
@@ -16,11 +18,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.terminal import run as run_app
+from mmsr.export.refusal import RefusedError, failure_json
 from mmsr.export.report import parity_rows, precision_line, quality_rows
 
 if TYPE_CHECKING:
     from mmsr.export.build import Proven
+    from mmsr.export.gate import GateReport
+    from mmsr.export.quality import QualityReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -75,11 +81,25 @@ def export(
     plan["fresh"] = fresh
     policy = {"max_drop": max_drop / 100, "accept_drop": accept_drop}
     console = Console(stderr=True, quiet=as_json)
-    published = publish(console, (run, data), repository, plan, policy)
+    with failure_told(as_json=as_json):
+        published = publish(console, (run, data), repository, plan, policy)
     if as_json:
         typer.echo(json.dumps(published.to_json()))
         return
     published.show(Console())
+
+
+@contextmanager
+def failure_told(*, as_json: bool) -> Iterator[None]:
+    """Print what is known of an export that fails, before its error is."""
+    try:
+        yield
+    except MmsrError as error:
+        if as_json:
+            typer.echo(json.dumps(failure_json(error)))
+        elif isinstance(error, RefusedError):
+            print_measured(Console(), error.parity, error.quality)
+        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,14 +200,26 @@ def print_report(console: Console, seconds: dict[str, float], proven: "Proven") 
     """Print the stages' times and what both gates measured: one screen."""
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     say(console, f"stages: {stages}")
+    print_measured(console, proven.parity, proven.quality)
+    for problem in proven.quality.problems():
+        say(console, f"accepted by --accept-drop: {problem}")
+    for warning in proven.quality.warnings():
+        say(console, f"warning: {warning}")
+
+
+def print_measured(
+    console: Console, parity: "GateReport | None", quality: "QualityReport | None"
+) -> None:
+    """Print what the gates measured, as far as they came."""
+    rows = [] if parity is None else [*parity_rows(parity)]
+    rows += [] if quality is None else quality_rows(quality)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("gate", "compared", "measured (NDCG: this / other)"):
         table.add_column(name)
-    for row in [*parity_rows(proven.parity), *quality_rows(proven.quality)]:
+    for row in rows:
         table.add_row(*row)
-    console.print(table, highlight=False)
-    for problem in proven.quality.problems():
-        say(console, f"accepted by --accept-drop: {problem}")
+    if rows:
+        console.print(table, highlight=False)
 
 
 def say(console: Console, text: str) -> None:

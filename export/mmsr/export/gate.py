@@ -49,6 +49,7 @@ from mmsr.export.parity import (
     pooled,
 )
 from mmsr.export.provable import open_to_prove
+from mmsr.export.refusal import PUBLISHED_NOTHING, RefusedError
 from mmsr.export.stored import StoredReport, check_stored
 from mmsr.export.subsets import SubsetReport, check_buckets, check_subsets
 from mmsr.export.tables import ProbeKind, StoredRows, plain_rows, probe_set
@@ -64,21 +65,23 @@ ATTENTION_TOLERANCE = 1e-5
 # A frozen encoder is deep, its features are many: compared by direction. Measured 1 - 1e-7.
 MIN_COSINE = 0.9999
 INT8_TEXT_COSINE = 0.95  # of eight bits, many layers: MiniLM measured .983; NDCG decides
-PUBLISHED_NOTHING = "nothing was published"
+WHAT_TO_DO = "export again with --fresh; if refused again, report it with what --json prints"
 NOTHING = Known()
 
 
-class ParityError(ExportError):
+class ParityError(RefusedError, ExportError):
     """A bundle does not answer as PyTorch does, or does not hold what the checkpoint holds."""
 
     exit_code = 4
 
 
-def require_none(problems: Sequence[str]) -> None:
+def require_none(problems: Sequence[str], report: "GateReport | None" = None) -> None:
     """Raise `ParityError` with the first few problems, if there are any."""
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ParityError(f"{'; '.join(problems[:3])}{more}; {PUBLISHED_NOTHING}")
+        error = ParityError(f"{'; '.join(problems[:3])}{more}; {PUBLISHED_NOTHING}; {WHAT_TO_DO}")
+        error.parity = report
+        raise error
 
 
 def problems_of_files(stored: StoredReport) -> Iterator[str]:
@@ -153,7 +156,8 @@ class GateReport:
                 *self._of_ranking(),
                 *self._of_explanations(),
                 *self._of_encoders(),
-            ]
+            ],
+            self,
         )
 
     def _of_items(self) -> Iterator[str]:
@@ -318,7 +322,8 @@ def _computable() -> Iterator[None]:
         yield
     except LOAD_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise ParityError(f"a graph cannot be computed ({reason}); {PUBLISHED_NOTHING}") from None
+        problem = f"a graph cannot be computed ({reason})"
+        raise ParityError(f"{problem}; {PUBLISHED_NOTHING}; {WHAT_TO_DO}") from None
     except ProbeFailed as error:
         raise ParityError(f"{error}; {PUBLISHED_NOTHING}") from None
 

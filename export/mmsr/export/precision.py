@@ -29,6 +29,7 @@ LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).tiny)  # of those with all ten bits
 # What lays out a whole table anew and computes nothing.
 LAYOUT = frozenset({"Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+HALF_COPY = "_half"  # ends the name of a constant's copy in half
 # Of a graph whose tables are bound once: they are what a request reads most of, so half the bytes.
 SEQUENCE_HALF_INPUTS = ("item_inputs", "item_outputs")
 
@@ -165,7 +166,7 @@ class _Conversion:
         if name not in self.outputs:
             self.half.add(name)
             return
-        inner = self.renamed[name, self.kind] = f"{name}_half"
+        inner = self.renamed[name, self.kind] = f"{name}{HALF_COPY}"
         node.output[place] = inner
         self.nodes.append(helper.make_node("Cast", [inner], [name], f"{name}_to_float", to=FLOAT))
 
@@ -191,7 +192,7 @@ class _Conversion:
         known = self.renamed.get((name, wanted))
         if known is not None:
             return known
-        copy = f"{name}_{'float' if wanted == FLOAT else 'half'}"
+        copy = f"{name}{'_float' if wanted == FLOAT else HALF_COPY}"
         if name in self.constants:
             values = numpy_helper.to_array(self.constants[name]).astype(NUMPY[wanted])
             self.graph.initializer.append(numpy_helper.from_array(values, copy))

@@ -9,6 +9,7 @@ nothing is known of how a bundle comes to be live.
 # E held-out users, N items
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,10 @@ import numpy as np
 import torch
 
 from mmsr.bundle.catalogue import load_catalogue
-from mmsr.bundle.errors import BundleError, MmsrError
+from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import read_json
 from mmsr.bundle.repository import Repository
 from mmsr.engine.model import SequenceModel
-from mmsr.export.gate import PUBLISHED_NOTHING
 from mmsr.export.held_out import (
     Comparison,
     Gains,
@@ -35,6 +35,7 @@ from mmsr.export.held_out import (
 )
 from mmsr.export.parity import THREADS
 from mmsr.export.provable import open_to_prove
+from mmsr.export.refusal import PUBLISHED_NOTHING, RefusedError
 from mmsr.training.architectures import build_model
 from mmsr.training.checkpoint import (
     RunError,
@@ -52,7 +53,7 @@ MOST_SHRINKAGE = 0.2  # share by which items or interactions may fall
 TEST_NDCG, POPULARITY_NDCG = "test.masked.ndcg@10", "popularity.masked.ndcg@10"
 
 
-class QualityError(MmsrError):
+class QualityError(RefusedError):
     """The candidate is proven, but not good enough to be published."""
 
     exit_code = 3
@@ -78,10 +79,19 @@ class Size:
 class LiveReport:
     """The live bundle beside the candidate."""
 
-    bundle_id: str
+    bundle_id: str  # what the label names
     size: Size | None  # None: it cannot be read
     ndcg: Comparison | None  # candidate against live; None: `why` they cannot be compared
     why: str | None = None
+    damage: str | None = None  # of the live bundle
+    instead: str | None = None  # the one before, which it was compared with for that reason
+
+    @property
+    def name(self) -> str:
+        """Return what the candidate was compared with, for people."""
+        if self.instead is None:
+            return f"the live bundle {self.bundle_id}"
+        return f"bundle {self.instead}, live before {self.bundle_id} (damaged)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,28 +135,45 @@ class QualityReport:
         if ndcg is not None and ndcg.is_lower(self.max_drop):
             yield (
                 f"NDCG@10 {ndcg.ndcg:.4f} is {ndcg.loss:.1%} lower than {ndcg.reference:.4f} of "
-                f"the live bundle {live.bundle_id} ({ndcg.users} users, 95 % interval "
+                f"{live.name} ({ndcg.users} users, 95 % interval "
                 f"{ndcg.low:+.4f} to {ndcg.high:+.4f}), at most {self.max_drop:.1%} allowed"
             )
         for what, before in ({} if live.size is None else asdict(live.size)).items():
             now = getattr(self.size, what)
             if now < (1 - MOST_SHRINKAGE) * before:
                 yield (
-                    f"{now} {what}, {1 - now / before:.0%} fewer than the {before} of the live "
-                    f"bundle {live.bundle_id}, at most {MOST_SHRINKAGE:.0%} allowed"
+                    f"{now} {what}, {1 - now / before:.0%} fewer than the {before} of "
+                    f"{live.name}, at most {MOST_SHRINKAGE:.0%} allowed"
                 )
 
     def check(self) -> None:
         """Raise `QualityError` unless the candidate is good enough or a drop was accepted."""
         problems = list(self.problems())
         if problems and not self.accept_drop:
-            raise QualityError(
+            error = QualityError(
                 f"{'; '.join(problems)}; {PUBLISHED_NOTHING}; --accept-drop publishes all the same"
             )
+            error.quality = self
+            raise error
+
+    def warnings(self) -> Iterator[str]:
+        """Say what does not speak against publishing, and wants somebody's eye."""
+        live = self.live
+        if live is not None and live.damage is not None:
+            beside = (
+                "the candidate was not compared with any"
+                if live.instead is None
+                else f"the candidate was compared with {live.instead}, live before it"
+            )
+            yield f"the live bundle {live.bundle_id} is damaged ({live.damage}); {beside}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the numbers as plain values."""
-        return {**asdict(self), "problems": list(self.problems())}
+        return {
+            **asdict(self),
+            "problems": list(self.problems()),
+            "warnings": list(self.warnings()),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,25 +291,39 @@ def _from_evaluation(run: TrainedRun) -> Comparison | None:
 def _live(
     run: TrainedRun, candidate: _Candidate | None, repository: Repository, label: str
 ) -> LiveReport | None:
+    """Compare with what the label names; if that is damaged, with the last whole one before it."""
     if label not in repository.label_names():
         return None
-    bundle_id = repository.history(label)[-1].bundle_id
+    live, *before = dict.fromkeys(m.bundle_id for m in reversed(repository.history(label)))
     try:
-        folder = repository.path(bundle_id)
-        catalogue = load_catalogue(folder)
-        size = Size(items=len(catalogue), interactions=int(catalogue.popularity.sum()))
-        if candidate is None:
-            return _incomparable(bundle_id, size, "the candidate cannot be measured")
-        model = open_to_prove(folder, threads=THREADS)
+        return _beside(run, candidate, repository, live)
     except BundleError as error:  # to be replaced, not to be waited for
-        return _incomparable(bundle_id, None, f"the live bundle is damaged: {error}")
+        damage = str(error)
+    for earlier in before:
+        with suppress(BundleError):  # damaged too, or pruned
+            found = _beside(run, candidate, repository, earlier)
+            return replace(found, bundle_id=live, damage=damage, instead=earlier)
+    why = "it is damaged, and no bundle before it can be read"
+    return LiveReport(bundle_id=live, size=None, ndcg=None, why=why, damage=damage)
+
+
+def _beside(
+    run: TrainedRun, candidate: _Candidate | None, repository: Repository, bundle_id: str
+) -> LiveReport:
+    """Compare with one bundle; `BundleError` if it is damaged or gone."""
+    folder = repository.path(bundle_id)
+    catalogue = load_catalogue(folder)
+    size = Size(items=len(catalogue), interactions=int(catalogue.popularity.sum()))
+    if candidate is None:
+        return _incomparable(bundle_id, size, "the candidate cannot be measured")
+    model = open_to_prove(folder, threads=THREADS)
     try:
         return _compare(run, candidate, model, size)
     finally:
         model.close()
 
 
-def _incomparable(bundle_id: str, size: Size | None, why: str) -> LiveReport:
+def _incomparable(bundle_id: str, size: Size, why: str) -> LiveReport:
     return LiveReport(bundle_id=bundle_id, size=size, ndcg=None, why=why)
 
 

@@ -166,9 +166,9 @@ def _gate_again(folder: Path, run: Path) -> str:
 
 def of_published(error: MmsrError) -> BundleError:
     """Return an error of the gate as it concerns a bundle that is published already."""
-    from mmsr.export.gate import PUBLISHED_NOTHING
+    from mmsr.export.refusal import PUBLISHED_NOTHING
 
-    return BundleError(str(error).replace(f"; {PUBLISHED_NOTHING}", ""))
+    return BundleError(str(error).partition(f"; {PUBLISHED_NOTHING}")[0])
 
 
 @app.command()

@@ -107,7 +107,9 @@ def quality_rows(report: "QualityReport") -> Iterator[Row]:
     elif report.live.ndcg is None:
         yield "", f"live {report.live.bundle_id}", f"not compared: {report.live.why}"
     else:
-        yield "", f"live {report.live.bundle_id}", _ndcg(report.live.ndcg)
+        before = report.live.instead
+        name = f"live before {before}" if before else f"live {report.live.bundle_id}"
+        yield "", name, _ndcg(report.live.ndcg)
 
 
 def _ndcg(found: "Comparison") -> str:

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from mmsr.bundle.manifest import GraphSpec, Manifest
-from mmsr.engine.precision import FP32, precision_of
 from mmsr.export.convert import item_conversion, sequence_conversion
 from mmsr.export.explain_graph import explain_conversion
 from mmsr.export.folding import is_folded
@@ -121,8 +120,9 @@ def first_difference(
 ) -> str | None:
     """Return the first initializer of a graph that is not what the module holds, if there is one.
 
-    Trained tensors must be the same bits, computed ones within `COMPUTED_TOLERANCE`; everything
-    else (nodes, shapes, constants) must be what it was when the graph was converted.
+    Trained tensors must be the same bits, computed ones within `COMPUTED_TOLERANCE`, each cast as
+    the graph holds it; everything else (nodes, shapes, constants) must be what it was when the
+    graph was written.
     """
     tensors = tensors_of(module)
     held = arrays_of(path)
@@ -130,22 +130,18 @@ def first_difference(
         tensor = tensors.get(source.tensor)
         if name not in held or tensor is None:
             return name
+        wanted = source.array(tensors).astype(held[name].dtype)
         tolerance = 0.0 if is_trained(tensor) else COMPUTED_TOLERANCE
-        if not same_numbers(held[name], source.array(tensors), tolerance):
+        if not same_numbers(held[name], wanted, tolerance):
             return name
     return None if structure_of(path, weights.sources) == weights.structure else STRUCTURE
 
 
 def wrong_weights(model: SequentialRecommender, folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Compare a bundle's graphs with the model; return file -> what differs, where it does.
-
-    A graph in another precision than fp32 was compared when it was written in fp32.
-    """
+    """Compare a bundle's graphs with the model; return file -> what differs, where it does."""
     recorded: dict[str, Any] = manifest.provenance.get("weights", {})
     found: dict[str, str] = {}
     for graph, value in recorded.items():
-        if graph == "sequence" and precision_of(manifest) != FP32:
-            continue
         conversion = CONVERSIONS[graph](model, folded=is_folded(manifest))
         path = folder / manifest.graphs[graph].file
         weights = Weights.from_json(value)

@@ -7,9 +7,9 @@ that are written beside them (int8). Decides nothing and proves nothing.
 # C table rows, D width
 
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -19,21 +19,39 @@ from mmsr.bundle.tables import save_table
 from mmsr.engine.opened import CODE_FILES, ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.precision import precision_of
 from mmsr.engine.quantise import CODES, SCALES, quantise_rows
-from mmsr.export.initializers import digest_of, initializer_hashes
+from mmsr.export.initializers import Hashes, digest_of, initializer_hashes
 from mmsr.export.int8_scoring import write_int8_scoring
 from mmsr.export.onnx_file import describe
 from mmsr.export.precision import (
+    HALF_COPY,
     LARGEST,
     SEQUENCE_HALF_INPUTS,
     PrecisionError,
     write_bfloat16,
     write_half,
 )
+from mmsr.export.template import Weights, structure_of
 
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Asked = Literal["fp32", "fp16", "bf16", "int8", "auto"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ROWS_PER_BLOCK = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """A sequence graph as it was converted, in fp32, outside of any bundle."""
+
+    path: Path
+    weights: Weights | None  # which of its numbers are the model's; None: that cannot be told
+
+    @classmethod
+    def copied_from(cls, folder: Path, to: Path) -> Self:
+        """Copy the sequence graph of an fp32 bundle to the file `to`."""
+        manifest = load_manifest(folder)
+        shutil.copyfile(folder / manifest.graphs["sequence"].file, to)
+        recorded = manifest.provenance.get("weights", {}).get("sequence")
+        return cls(path=to, weights=None if recorded is None else Weights.from_json(recorded))
 
 
 def check_asked(asked: str) -> None:
@@ -71,26 +89,41 @@ def _require_fits(folder: Path) -> None:
                 )
 
 
-def install(folder: Path, precision: str, fp32_graph: Path, record: dict[str, Any]) -> None:
-    """Make the bundle in `folder` one of that precision; `record` goes into its provenance.
-
-    `fp32_graph` is its sequence graph as it was converted, which must lie elsewhere.
-    """
+def install(folder: Path, precision: str, converted: Converted, record: dict[str, Any]) -> None:
+    """Make the bundle in `folder` one of that precision; `record` goes into its provenance."""
     manifest = load_manifest(folder)
     sequence = folder / manifest.graphs["sequence"].file
     sequence.unlink()  # another bundle may share the file by a link
-    write_variant(precision, fp32_graph, sequence, folder)
+    write_variant(precision, converted.path, sequence, folder)
     changed = [manifest.graphs["sequence"].file, *_write_codes(folder, precision)]
     kept = {n: e for n, e in manifest.files.items() if n not in CODE_FILES.values()}
     files = kept | {name: _entry(folder / name) for name in changed}
-    digests = manifest.provenance.get("initializers", {})
-    digests = digests | {"sequence": digest_of(initializer_hashes(sequence))}
     replace(
         manifest,
         graphs=manifest.graphs | {"sequence": describe(sequence)},
         files=dict(sorted(files.items())),
-        provenance=manifest.provenance | {"initializers": digests, "precision": record},
+        provenance=manifest.provenance
+        | _numbers_of(sequence, converted, manifest.provenance)
+        | {"precision": record},
     ).save(folder)
+
+
+def _numbers_of(path: Path, converted: Converted, before: dict[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of the numbers in the sequence graph at `path`."""
+    hashes = initializer_hashes(path)
+    said = {"initializers": before.get("initializers", {}) | {"sequence": digest_of(hashes)}}
+    if converted.weights is None:
+        return said
+    weights = _weights_in(path, hashes, converted.weights)
+    return said | {"weights": before.get("weights", {}) | {"sequence": weights.to_json()}}
+
+
+def _weights_in(path: Path, held: Hashes, converted: Weights) -> Weights:
+    """Return which numbers of a variant are the model's: by name, or by that of what was cast."""
+    origins = {name: name.removesuffix(HALF_COPY) for name in held}
+    known = converted.sources
+    sources = {name: known[origin] for name, origin in origins.items() if origin in known}
+    return Weights(structure=structure_of(path, sources), sources=sources)
 
 
 def _write_codes(folder: Path, precision: str) -> list[str]:

@@ -41,6 +41,18 @@ class LabelMove:
     since: str  # ISO 8601, UTC
 
 
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """A label that is to be moved, and the bundle that it must name until then."""
+
+    label: str
+    named: str | None  # None: it must not be there yet
+
+
+class LabelMovedError(BundleError):
+    """A label names another bundle than the one that the newcomer was judged beside."""
+
+
 class Repository:
     """Bundles and labels under one folder. Safe for many readers and writers at once."""
 
@@ -99,8 +111,10 @@ class Repository:
                 shutil.rmtree(folder, ignore_errors=True)
                 mark.unlink(missing_ok=True)
 
-    def publish(self, staged: Path, label: str | None = None) -> str:
-        """Move a complete staged bundle to its place, and `label` to it; return its id.
+    def publish(self, staged: Path, to: str | Move | None = None) -> str:
+        """Move a complete staged bundle to its place, and the label `to` to it; return its id.
+
+        `LabelMovedError`, and nothing is published, where the label of a `Move` was moved since.
 
         The same content published again is the same bundle: its files stay, but for damaged ones,
         and its manifest (which says more than the id covers: metrics, provenance) is replaced.
@@ -115,6 +129,8 @@ class Repository:
         sync_directory(staged)
         os.chmod(staged, 0o755)  # another user may serve the bundle
         with self.locked():
+            if isinstance(to, Move):
+                self.require_unmoved(to)
             (self.leases / manifest.bundle_id).touch()
             if target.exists():
                 _renew(target, staged, manifest)
@@ -122,8 +138,8 @@ class Repository:
                 os.utime(staged)  # bundles are listed in the order in which they were published
                 os.rename(staged, target)
             sync_directory(self.versions)
-            if label is not None:
-                self._point(label, manifest.bundle_id)
+            if to is not None:
+                self._point(to, manifest.bundle_id)
         return manifest.bundle_id
 
     def ids(self) -> list[str]:
@@ -185,10 +201,20 @@ class Repository:
             raise BundleError(f"{path} names no bundle; promote one")
         return moves
 
-    def promote(self, bundle_id: str, label: str) -> None:
-        """Point `label` at a bundle, remembering where it pointed."""
+    def promote(self, bundle_id: str, to: str | Move) -> None:
+        """Point the label `to` at a bundle, remembering where it pointed."""
         with self.locked():
-            self._point(label, self.path(bundle_id).name)
+            self._point(to, self.path(bundle_id).name)
+
+    def require_unmoved(self, move: Move) -> None:
+        """Raise `LabelMovedError` if the label no longer names what it was to be moved from."""
+        there = self._label_path(move.label).is_file()
+        now = self.history(move.label)[-1].bundle_id if there else None
+        if now != move.named:
+            raise LabelMovedError(
+                f"label {move.label!r} names {now or 'no bundle'} now, {move.named or 'none'} when "
+                "the new bundle was judged beside that; the label was not moved; export again"
+            )
 
     def rollback(self, label: str) -> str:
         """Point `label` back at the bundle before the present one; return its id."""
@@ -212,7 +238,10 @@ class Repository:
         check_label(label)
         return self.labels / f"{label}.json"
 
-    def _point(self, label: str, bundle_id: str) -> None:
+    def _point(self, to: str | Move, bundle_id: str) -> None:
+        if isinstance(to, Move):
+            self.require_unmoved(to)
+        label = to.label if isinstance(to, Move) else to
         moves = self.history(label) if self._label_path(label).is_file() else []
         if moves and moves[-1].bundle_id == bundle_id:
             return

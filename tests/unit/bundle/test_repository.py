@@ -23,7 +23,7 @@ from mmsr.bundle.manifest import (
     load_manifest,
     verify_files,
 )
-from mmsr.bundle.repository import Repository
+from mmsr.bundle.repository import LabelMovedError, Move, Repository
 
 
 def write_bundle(
@@ -52,6 +52,24 @@ def publish(repository: Repository, content: bytes, metrics: dict[str, float] | 
     with repository.stage() as staged:
         write_bundle(staged, content, metrics)
         return repository.publish(staged)
+
+
+def test_a_label_that_has_moved_since_the_newcomer_was_judged_is_left_alone(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    first, other = publish(repository, b"first"), publish(repository, b"other")
+    with pytest.raises(LabelMovedError, match=f"'stable' names no bundle now, {first} when"):
+        repository.promote(other, Move(label="stable", named=first))
+    repository.promote(first, Move(label="stable", named=None))
+    with pytest.raises(LabelMovedError, match=f"'stable' names {first} now, none when .* again"):
+        repository.promote(other, Move(label="stable", named=None))
+    repository.promote(other, Move(label="stable", named=first))
+    with repository.stage() as staged:
+        write_bundle(staged, b"third")
+        with pytest.raises(LabelMovedError, match=f"names {other} now, {first} when"):
+            repository.publish(staged, Move(label="stable", named=first))
+        assert repository.ids() == [first, other]
+        third = repository.publish(staged, Move(label="stable", named=other))
+    assert [m.bundle_id for m in repository.history("stable")] == [first, other, third]
 
 
 def test_a_manifest_reads_back_as_it_was_written(tmp_path: Path) -> None:

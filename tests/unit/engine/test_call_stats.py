@@ -7,6 +7,8 @@ from mmsr.engine.call_stats import CallStats as Stats
 from mmsr.engine.call_stats import Histogram
 from mmsr.engine.errors import EngineError, InvalidRequest, Overloaded, RateExceeded
 from mmsr.engine.rpc import Call, Outcome
+from mmsr.engine.serving import Serving
+from mmsr.engine.split import Split
 from mmsr.v1 import catalogue_pb2
 from mmsr.v1 import recommender_pb2 as pb
 
@@ -18,7 +20,10 @@ DELETE = "mmsr.v1.Catalogue/DeleteItems"
 
 @pytest.fixture
 def stats() -> Stats:
-    return Stats({"stable", "canary"}, "stable")
+    serving = Serving("stable", Split(label="canary", share=0.1))
+    for label in ("stable", "canary"):
+        serving.use(label, None)  # type: ignore[arg-type]
+    return Stats(serving)
 
 
 def answer(**what: Any) -> pb.RecommendResponse:
@@ -56,6 +61,18 @@ def test_an_answer_is_counted_with_its_times_under_its_method_and_label(stats: S
     assert (series.answers, series.unknown_ids, series.fallbacks) == (1, 2, 0)
     assert stats.calls == {(RECOMMEND, "OK"): 2}
     assert not stats.refusals
+
+
+def test_who_is_split_off_is_counted_under_the_label_that_answered(stats: Stats) -> None:
+    asked = [pb.RecommendRequest(user_key=f"user-{number}") for number in range(9)]  # 8: split off
+    for request in asked:
+        ended(stats, RECOMMEND, None, request, answer())
+    results = [pb.RecommendResult(response=answer()) for _ in asked]
+    batch = pb.RecommendBatchResponse(results=results)
+    ended(stats, BATCH, None, pb.RecommendBatchRequest(requests=asked), batch)
+    answers = {key: series.answers for key, series in stats.series.items()}
+    by_label = {"stable": 8, "canary": 1}
+    assert answers == {(m, label): n for m in (RECOMMEND, BATCH) for label, n in by_label.items()}
 
 
 def test_an_answer_that_was_not_computed_has_no_times(stats: Stats) -> None:

@@ -168,7 +168,8 @@ def test_each_disagreement_closes_the_gate(change: dict[str, Any], complaint: st
     with pytest.raises(ParityError) as refused:
         replace(GOOD, **change).check()
     assert complaint in str(refused.value)
-    assert str(refused.value).endswith("nothing was published")
+    assert "; nothing was published; export again with --fresh" in str(refused.value)
+    assert refused.value.parity == replace(GOOD, **change)
     assert refused.value.exit_code == 4
 
 

@@ -2,6 +2,7 @@
 
 # E users
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,7 @@ def test_what_is_refused_and_published_if_accepted(change: dict[str, Any], compl
     assert "nothing was published; --accept-drop" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert refused.value.exit_code == 3
+    assert refused.value.quality == bad
     accepted = replace(bad, accept_drop=True)
     accepted.check()
     told = accepted.to_json()
@@ -258,9 +260,34 @@ def test_a_damaged_live_bundle_does_not_bar_its_successor(
     (copy.folder / "sequence.onnx").write_bytes(b"x")
     report = judged(run, copy.root)
     assert report.live is not None
-    assert report.live.ndcg is None
-    assert "sequence.onnx: 1 bytes" in str(report.live.why)
+    assert (report.live.ndcg, report.live.instead) == (None, None)
     report.check()
+    [warning] = report.warnings()
+    assert "sequence.onnx: 1 bytes" in warning
+    assert warning.endswith("the candidate was not compared with any")
+    assert report.to_json()["warnings"] == [warning]
+
+
+def test_where_the_live_bundle_is_damaged_the_last_whole_one_before_it_judges(
+    run: TrainedRun, shop: Shop, tmp_path: Path
+) -> None:
+    repository = Repository(tmp_path / "repository")
+    before, pruned, live = (
+        publish(repository.root, shop.sizes, seed=seed).folder for seed in (1, 2, 3)
+    )
+    (live / "sequence.onnx").write_bytes(b"x")
+    shutil.rmtree(pruned)
+    good = judged(run, repository.root)
+    assert good.live is not None
+    assert (good.live.bundle_id, good.live.instead) == (live.name, before.name)
+    assert good.live.ndcg is not None
+    [warning] = good.warnings()
+    assert warning.endswith(f"was compared with {before.name}, live before it")
+    replace(good, live=replace(good.live, size=good.size)).check()
+    bad = replace(good, live=replace(good.live, ndcg=LOWER))
+    named = rf"of bundle {before.name}, live before {live.name} \(damaged\)"
+    with pytest.raises(QualityError, match=named):
+        bad.check()
 
 
 def final_of(run: TrainedRun, selected_by: RunRef) -> TrainedRun:

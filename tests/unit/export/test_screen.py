@@ -4,6 +4,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from support.proven import GOOD, JUDGED
@@ -11,8 +12,8 @@ from support.proven import GOOD, JUDGED
 from mmsr.export.build import Proven
 from mmsr.export.cli import Published
 from mmsr.export.explain_parity import ExplainReport, LeftOut
-from mmsr.export.gate import GateReport
-from mmsr.export.held_out import Comparison
+from mmsr.export.gate import GateReport, Measured
+from mmsr.export.held_out import Comparison, Gains, Interactions
 from mmsr.export.precision_race import Timed, summary
 from mmsr.export.quality import QualityReport
 
@@ -37,13 +38,24 @@ FULL = replace(
     text_measured_in=OLD,
     text_effect=WORSE,
 )
+
+
+def proven(parity: GateReport, quality: QualityReport) -> Proven:
+    """Return both reports as an export has them; of the gains, nobody's."""
+    nobody = Interactions(
+        users_E=np.arange(0), histories=[], target_E=np.arange(0), exclude_seen=True
+    )
+    gains = Gains(asked=nobody, ndcg_E=np.zeros(0))
+    return Proven(measured=Measured(report=parity, gains=gains, encoder_checks={}), quality=quality)
+
+
 BASE = Published(
     bundle_id=NEW,
     folder=Path("/srv/shop/repository/versions") / NEW,
     label="stable",
     live=NEW,
     seconds=STAGES,
-    proven=Proven(parity=FULL, quality=JUDGED),
+    proven=proven(FULL, JUDGED),
     reused=["sequence", "item", "explain", "image_encoder", "text_encoder"],
     item_rows={"folded": True, "columns": 1472, "why": "71 MiB of folded rows, at most 1024 MiB"},
     precision={"asked": "fp32", "sequence": "fp32", "why": "as asked", "refused": {}},
@@ -64,7 +76,7 @@ def words(published: Published) -> str:
 
 
 def judged(quality: QualityReport, parity: GateReport = FULL) -> Published:
-    return replace(BASE, proven=Proven(parity=parity, quality=quality))
+    return replace(BASE, proven=proven(parity, quality))
 
 
 RACE = {
@@ -77,9 +89,8 @@ CASES: dict[str, Published] = {
         BASE,
         reused=[],
         engines=None,
-        proven=Proven(
-            parity=replace(GOOD, image_min_cosine=None, text_min_cosine=None),
-            quality=replace(JUDGED, live=None),
+        proven=proven(
+            replace(GOOD, image_min_cosine=None, text_min_cosine=None), replace(JUDGED, live=None)
         ),
     ),
     "a drop accepted": judged(
@@ -89,8 +100,17 @@ CASES: dict[str, Published] = {
         replace(
             JUDGED,
             live=replace(  # type: ignore[type-var]
-                JUDGED.live, ndcg=None, why="sequence.onnx: 1 bytes, the manifest says 123456"
+                JUDGED.live,
+                ndcg=None,
+                why="it is damaged, and no bundle before it can be read",
+                damage="sequence.onnx: 1 bytes, the manifest says 123456",
             ),
+        )
+    ),
+    "one before it that can": judged(
+        replace(
+            JUDGED,
+            live=replace(JUDGED.live, damage="sequence.onnx: no such file", instead=OLD),  # type: ignore[type-var]
         )
     ),
     "raced and refused": replace(

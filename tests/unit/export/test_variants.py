@@ -21,7 +21,13 @@ from mmsr.export.precision import PrecisionError, half_nodes
 from mmsr.export.provable import open_to_prove
 from mmsr.export.tensorrt.engines import require_fp32
 from mmsr.export.tensorrt.flavour import TensorRTError
-from mmsr.export.variants import PRECISIONS, count_wrong_codes, install, write_variant
+from mmsr.export.variants import (
+    PRECISIONS,
+    Converted,
+    count_wrong_codes,
+    install,
+    write_variant,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +49,15 @@ def fp32_graph(shop: Shop) -> Path:
     return shop.folder / "sequence.onnx"
 
 
+def converted(shop: Shop) -> Converted:
+    return Converted(path=fp32_graph(shop), weights=None)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_bundle_in_every_precision_is_whole_and_passes_its_probe(
     shop: Shop, copy: Path, precision: str
 ) -> None:
-    install(copy, precision, fp32_graph(shop), record(precision))
+    install(copy, precision, converted(shop), record(precision))
     manifest = load_manifest(copy)
     verify_files(copy, manifest)
     assert precision_of(manifest) == precision
@@ -62,7 +72,7 @@ def test_a_bundle_in_every_precision_is_whole_and_passes_its_probe(
 
 
 def test_int8_answers_filtered_requests_as_the_twin_does(shop: Shop, copy: Path) -> None:
-    install(copy, "int8", fp32_graph(shop), record("int8"))
+    install(copy, "int8", converted(shop), record("int8"))
     model = open_model(copy, threads=1)
     twin = shop.twin
     asked = [RowRequest([3, 9, 14], [3, 9, 14], 20), RowRequest([5], list(range(1, 150)), 300)]
@@ -79,11 +89,11 @@ def test_int8_answers_filtered_requests_as_the_twin_does(shop: Shop, copy: Path)
 
 def test_back_to_fp32_the_bundle_is_what_it_was(shop: Shop, copy: Path) -> None:
     before = load_manifest(copy)
-    install(copy, "int8", fp32_graph(shop), record("int8"))
+    install(copy, "int8", converted(shop), record("int8"))
     changed = load_manifest(copy)
     assert {"tables/item_codes.npy", "tables/item_scales.npy"} <= set(changed.files)
     assert changed.bundle_id != before.bundle_id
-    install(copy, "fp32", fp32_graph(shop), record("fp32"))
+    install(copy, "fp32", converted(shop), record("fp32"))
     assert load_manifest(copy).files == before.files
     verify_files(copy, load_manifest(copy))
 
@@ -93,14 +103,14 @@ def test_a_graph_that_another_bundle_shares_by_a_link_is_left_alone(
 ) -> None:
     other = tmp_path / "other.onnx"
     os.link(copy / "sequence.onnx", other)
-    install(copy, "fp16", fp32_graph(shop), record("fp16"))
+    install(copy, "fp16", converted(shop), record("fp16"))
     assert other.read_bytes() == fp32_graph(shop).read_bytes()
     assert set(half_nodes(copy / "sequence.onnx"))
 
 
 def test_codes_that_do_not_follow_from_the_table_are_counted(shop: Shop, copy: Path) -> None:
     assert count_wrong_codes(copy, load_manifest(copy)) == 0
-    install(copy, "int8", fp32_graph(shop), record("int8"))
+    install(copy, "int8", converted(shop), record("int8"))
     manifest = load_manifest(copy)
     assert count_wrong_codes(copy, manifest) == 0
     codes_DC = np.load(copy / "tables/item_codes.npy")
@@ -131,7 +141,7 @@ def test_every_precision_has_limits_and_an_unknown_one_the_strictest() -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
 def test_triton_and_tensorrt_ask_for_fp32(shop: Shop, copy: Path, precision: str) -> None:
-    install(copy, precision, fp32_graph(shop), record(precision))
+    install(copy, precision, converted(shop), record(precision))
     with pytest.raises(BundleError, match=f"is in {precision}, for Triton it must be in fp32"):
         write_constant_graph(open_bundle(copy), copy.parent / "g.onnx")
     with pytest.raises(TensorRTError, match=f"sequence graph is in {precision}, engines are built"):
