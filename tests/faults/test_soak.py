@@ -15,7 +15,7 @@ from support.soak_verdict import problems, timing_problems
 MINUTES = int(os.environ.get("MMSR_SOAK_MINUTES", "0"))
 REPORT = os.environ.get("MMSR_SOAK_REPORT", "")
 # Of the short form: its first rounds are those in which memory settles.
-BOUND = 0.25
+BOUND = 0.10
 
 
 @pytest.mark.skipif(MINUTES > 0, reason="the long form is asked for")
