@@ -118,8 +118,17 @@ def verdict(soak: Soak) -> list[str]:
         f"| child processes | flat | {_counts([found.children for found in after])} |",
     ]
     wrong = [*problems(soak), *timing_problems(soak)]
-    lines += ["", *([f"* **{what}**" for what in wrong] or ["Nothing is wrong."])]
+    lines += ["", *([f"* **{what}**" for what in wrong] or ["Nothing is wrong.", "", _open(seen)])]
     return lines
+
+
+def _open(seen: Trends) -> str:
+    """Say what could have happened without being seen."""
+    most, least = seen.over_all(seen.p99)[2], seen.over_all(seen.capacity)[1]
+    return (
+        f"What this run leaves open: a rise of p99 by up to {most:.0%} and a fall of the capacity "
+        f"by up to {-least:.0%} over its whole length are within the intervals."
+    )
 
 
 def _trend(seen: Trends, of: Slope) -> str:
