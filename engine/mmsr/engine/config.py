@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from mmsr.engine.config_keys import Key
 from mmsr.engine.errors import ConfigError
-from mmsr.engine.split import Split
+from mmsr.engine.split import CanaryConfig
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 RunnerName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
@@ -218,34 +218,6 @@ class ReloadConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CanaryConfig:
-    """A share of the users that another bundle answers, the same users on every replica."""
-
-    label: Annotated[
-        str | None,
-        Key(about="label that answers them; served like those of `also`", flag="--canary"),
-    ] = None
-    percent: Annotated[
-        float,
-        Key(about="of the user keys; requests without one are not split", flag="--canary-percent"),
-    ] = 5.0
-    salt: Annotated[str, Key(about="another one chooses other users; at most 64 bytes")] = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.percent <= 100:
-            raise ConfigError(f"percent {self.percent}; expected 0 to 100")
-        if len(self.salt.encode()) > 64:
-            raise ConfigError(f"salt of {len(self.salt.encode())} bytes; expected at most 64")
-
-    @property
-    def split(self) -> Split | None:
-        """Return which users it is; None: nobody."""
-        if self.label is None:
-            return None
-        return Split(label=self.label, share=self.percent / 100, salt=self.salt)
-
-
-@dataclass(frozen=True, kw_only=True)
 class CatalogueConfig:
     """Where items that change while the server serves are kept."""
 
@@ -396,10 +368,7 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         if self.canary.label == self.server.label:
-            raise ConfigError(
-                f"canary label {self.server.label!r} is the one that answers everybody else; "
-                "expected another one"
-            )
+            raise ConfigError(f"canary {self.canary.label!r} is the default label; name another")
 
     @property
     def labels(self) -> tuple[str, ...]:

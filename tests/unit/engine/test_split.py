@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mmsr.engine.config import CanaryConfig, ServeConfig, ServerConfig
+from mmsr.engine.config import ServeConfig, ServerConfig
 from mmsr.engine.errors import ConfigError, UnknownLabel
 from mmsr.engine.serving import Serving
-from mmsr.engine.split import Split
+from mmsr.engine.split import CanaryConfig, Split
 
 USERS = [f"user-{number}" for number in range(20_000)]
 TENTH = Split(label="canary", share=0.1)
@@ -70,5 +70,5 @@ def test_the_settings_of_a_canary() -> None:
         CanaryConfig(percent=101)
     with pytest.raises(ConfigError, match="salt of 65 bytes; expected at most 64"):
         CanaryConfig(salt="x" * 65)
-    with pytest.raises(ConfigError, match="canary label 'stable' is the one that answers"):
+    with pytest.raises(ConfigError, match="canary 'stable' is the default label"):
         ServeConfig(server=server, canary=CanaryConfig(label="stable"))
