@@ -36,6 +36,7 @@ GRAPHS = ("sequence", "item", "image_encoder", "text_encoder")
 GPU = Gpu(name="NVIDIA H200", sm="sm90")
 FLAVOUR = Flavour(name="tensorrt", version="11.4", module=None)
 Damage = Callable[[onnx.ModelProto], None]
+PROFILES = (1, 8, 32, 128, 256)  # as built where nothing else is asked for
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,7 @@ class Shop:
     damage: Damage | None = None  # done to the graph of an engine that is loaded
     damaged: str = ""
     opened: list[str] = field(default_factory=list)
+    sequence: tuple[int, ...] = (1, 8)  # the largest batch of each profile
 
     def build(self, *graphs: str, precision: Precision = "fp16") -> dict[str, Any]:
         """Build, compare and keep the engines of some graphs; return what engine.json says."""
@@ -55,7 +57,7 @@ class Shop:
             flavour=FLAVOUR,
             gpu=GPU,
             precision=precision,
-            buckets=Buckets(sequence=(1, 8), image=(1, 8), text=(4,)),
+            buckets=Buckets(sequence=self.sequence, image=(1, 8), text=(4,)),
             graphs=graphs or None,
             open_engine=self.open,
         )
@@ -192,6 +194,25 @@ def test_an_engine_that_mixes_the_rows_of_a_batch_is_refused(
     monkeypatch.setattr(TensorRTRunner, "run", turned)
     with pytest.raises(EngineParityError, match=r"image_encoder: .* of the samples' own spread"):
         shop.build("image_encoder")
+
+
+@pytest.mark.parametrize("wrong", PROFILES)
+def test_a_sequence_engine_that_is_wrong_in_one_profile_is_refused(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    """Also in one that none of the usual batches of the probe set falls into."""
+    shop.sequence, run = PROFILES, TensorRTRunner.run
+
+    def turned(self: TensorRTRunner, batch: Any) -> dict[str, Any]:
+        found = run(self, batch)
+        size = len(next(iter(batch.values())))
+        if wrong != next(most for most in PROFILES if size <= most):
+            return found
+        return {name: np.roll(array, 1, axis=-1) for name, array in found.items()}
+
+    monkeypatch.setattr(TensorRTRunner, "run", turned)
+    with pytest.raises(EngineParityError, match=rf"sequence: .* in batches of {wrong}: "):
+        shop.build("sequence")
 
 
 def test_an_engine_that_this_gpu_does_not_load_is_one_error(

@@ -109,8 +109,15 @@ def test_what_a_gate_measured_is_shown_and_printed_as_json_though_it_refuses(
     assert f"live {repository.resolve('stable').name}" in shown
 
 
-def test_any_error_is_json_too_where_that_was_asked_for(shop: Exporting, tmp_path: Path) -> None:
-    process = shop.start(tmp_path / "no run", Repository(tmp_path / "repository"), "--json")
+@pytest.mark.parametrize("what", ["no run", "a file where the repository should be made"])
+def test_any_error_is_json_too_where_that_was_asked_for(
+    shop: Exporting, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "file").write_text("x")
+    run, root = (tmp_path / "run", tmp_path / "repository")
+    if what != "no run":
+        run, root = shop.run, tmp_path / "file" / "repository"
+    process = shop.start(run, Repository(root), "--json")
     assert process.code() == 1
     lines = process.output.read_text().splitlines()
     told = json.loads(next(line for line in lines if line.startswith("{")))

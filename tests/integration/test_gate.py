@@ -17,8 +17,8 @@ from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_item
-from mmsr.export.gate import ITEM_TOLERANCE, measure
-from mmsr.export.parity import Difference, id_table, item_parity, made_up_parity
+from mmsr.export.gate import measure
+from mmsr.export.parity import ITEM_TOLERANCE, Difference, id_table, item_parity, made_up_parity
 from mmsr.training.config import SplitConfig, parse_recipe
 from mmsr.training.fit import Hooks
 from mmsr.training.run import TrainedRun, open_run, start_run

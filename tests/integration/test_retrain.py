@@ -14,15 +14,18 @@ from support.small_features import write_features
 from support.small_shop import write_shop
 from torch import nn
 
+from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.export.build import Plan, Stages, prove_bundle, publish_run, write_bundle
 from mmsr.export.gate import ParityError
 from mmsr.export.onnx_file import Conversion, Port
 from mmsr.export.quality import Policy
+from mmsr.export.refusal import failure_json
 from mmsr.export.template import Template
 from mmsr.export.template_store import TemplateStore
 from mmsr.export.trained_graphs import CONVERSIONS, STRUCTURE, write_trained
+from mmsr.export.triton import StagedTriton, TritonModel
 from mmsr.training.config import parse_recipe
 from mmsr.training.fit import Hooks
 from mmsr.training.model import SequentialRecommender
@@ -89,6 +92,65 @@ def templates(nights: Nights) -> Iterator[Path]:
         path.unlink()
     for path, content in before.items():
         path.write_bytes(content)
+
+
+def test_a_label_that_moves_while_tritons_models_are_put_in_place_is_not_moved_back(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = nights.repository.resolve("stable")
+    repository = Repository(tmp_path / "repository")
+    repository.create()
+    with repository.stage() as staged:
+        linked_copy(first, staged)
+        live = repository.publish(staged, "stable")
+    with repository.stage() as staged:
+        linked_copy(first, staged)
+        replace(load_manifest(staged), model={"name": "moved to"}).save(staged)
+        moved_to = repository.publish(staged)
+    put = StagedTriton.put_in_place
+
+    def meanwhile(self: StagedTriton, folder: Path) -> list[TritonModel]:
+        repository.promote(moved_to, "stable")
+        return put(self, folder)
+
+    monkeypatch.setattr(StagedTriton, "put_in_place", meanwhile)
+    plan = replace(PLAN, triton=tmp_path / "triton")
+    told = f"published and Triton's models are in place, but label 'stable' names {moved_to} now"
+    with pytest.raises(BundleError, match=told):
+        publish_run(nights.second, plan, repository, quiet())
+    assert [m.bundle_id for m in repository.history("stable")] == [live, moved_to]
+
+
+def test_what_files_hold_is_told_where_they_alone_are_refused(
+    nights: Nights, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    linked_copy(nights.reused, folder)
+    path = folder / "item.onnx"
+    model = onnx.load(path)
+    [bias] = [t for t in model.graph.initializer if t.name.endswith("text.project.bias")]
+    bias.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(bias), bias.name))
+    path.unlink()
+    onnx.save(model, path)
+    seal(folder)
+    with pytest.raises(ParityError) as caught:
+        prove_bundle(nights.second, folder, PLAN, nights.repository, quiet())
+    told = failure_json(caught.value)
+    assert told is not None
+    assert told["exit_code"] == 4
+    assert told["parity"]["stored"]["wrong_weights"] == {"item.onnx": bias.name}
+
+
+def test_a_graph_of_whose_weights_nothing_is_recorded_is_refused(
+    nights: Nights, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    linked_copy(nights.reused, folder)
+    manifest = load_manifest(folder)
+    weights = {name: w for name, w in manifest.provenance["weights"].items() if name != "sequence"}
+    replace(manifest, provenance=manifest.provenance | {"weights": weights}).save(folder)
+    with pytest.raises(ParityError, match=r"sequence\.onnx: what it holds, of which nothing is"):
+        prove_bundle(nights.second, folder, PLAN, nights.repository, quiet())
 
 
 @pytest.mark.parametrize("with_triton", [False, True])

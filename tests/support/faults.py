@@ -54,7 +54,7 @@ def seal(folder: Path, *, as_converted: bool = False) -> None:
     manifest = load_manifest(folder)
     provenance = dict(manifest.provenance)
     if as_converted:
-        provenance["weights"] = {}
+        provenance["weights"] = dict.fromkeys(provenance["weights"])
         provenance["initializers"] = {
             name: digest_of(initializer_hashes(folder / spec.file))
             for name, spec in manifest.graphs.items()

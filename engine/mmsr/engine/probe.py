@@ -131,12 +131,15 @@ def prove(model: SequenceModel, users: int | None = None) -> ProbeReport:
 
 
 def probe_runner(
-    runner: Runner, probe: ProbeSet, item_outputs_CD: Floats, items: int
+    runner: Runner, probe: ProbeSet, item_outputs_CD: Floats, items: int, batch: int = BATCH
 ) -> ProbeReport:
-    """Compare a runner whose tables are bound, the output vectors by `bind_rows`."""
+    """Compare a runner whose tables are bound, the output vectors by `bind_rows`.
+
+    `batch`: how many users are asked for together.
+    """
     k = min(probe.top_rows_PK.shape[1], items)
     everyone = np.arange(len(probe.length_P))
-    ask_for = _Asking(runner, probe, k, items)
+    ask_for = _Asking(runner, probe, k, items, batch)
     rows_PK, scores_PK, state_PD = ask_for.answers(everyone)
     known_PK = (rows_PK >= 1) & (rows_PK <= items)
     reference_PK = _reference_scores(probe, rows_PK * known_PK, item_outputs_CD)
@@ -185,6 +188,7 @@ class _Asking:
     probe: ProbeSet
     k: int
     items: int
+    batch: int
 
     def answers(self, users: Rows, width: int | None = None) -> tuple[Rows, Floats, Floats]:
         """Return rows and scores [P, K] and states [P, D], in batches padded to `width`.
@@ -192,8 +196,8 @@ class _Asking:
         Without one, each batch is padded to its longest history.
         """
         parts = []
-        for start in range(0, len(users), BATCH):
-            some = users[start : start + BATCH]
+        for start in range(0, len(users), self.batch):
+            some = users[start : start + self.batch]
             length = self.probe.length_P[some]
             inputs = {
                 "history": self.probe.history_PL[some, : width or int(length.max())],

@@ -29,6 +29,7 @@ from mmsr.export.initializers import digest_of, initializer_hashes, recorded_dig
 from mmsr.export.int8_text import INT8, install_int8_text
 from mmsr.export.manifest_fields import features_of
 from mmsr.export.precision import PrecisionError
+from mmsr.export.publication import publish_with
 from mmsr.export.quality import Policy, QualityError, QualityReport, judge
 from mmsr.export.reuse import follows_from, reuse_graph
 from mmsr.export.stored import stored_tensors
@@ -41,7 +42,7 @@ from mmsr.export.tables import (
 )
 from mmsr.export.template_store import TemplateStore, version_of
 from mmsr.export.trained_graphs import write_trained
-from mmsr.export.triton import StagedTriton, staged_triton
+from mmsr.export.triton import staged_triton
 from mmsr.training.architectures import require_exportable
 from mmsr.training.checkpoint import RunRef
 from mmsr.training.config import recipe_to_dict
@@ -113,11 +114,12 @@ class Proven:
 
 @dataclass(frozen=True, kw_only=True)
 class _Graphs:
-    """The graphs of a bundle, and what numbers a fresh conversion of each holds."""
+    """The graphs of a bundle, and what numbers each was written with."""
 
     specs: dict[str, GraphSpec]
     digests: dict[str, str]
-    weights: dict[str, Any] = field(default_factory=dict)  # where trained numbers come from
+    # Where trained numbers come from; None: the graph had to be converted, and does not show it.
+    weights: dict[str, Any] = field(default_factory=dict)
     reused: tuple[str, ...] = ()  # written without a conversion
 
     def __or__(self, other: "_Graphs") -> "_Graphs":
@@ -146,7 +148,7 @@ def publish_run(
         while True:
             try:
                 with stages.stage("publish"):
-                    return _publish(triton, staged, repository, _move(plan, proven)), proven
+                    return publish_with(triton, staged, repository, _move(plan, proven)), proven
             except LabelMovedError:
                 proven = _judge(run, staged, proven.measured, plan, repository, stages)
 
@@ -156,22 +158,6 @@ def _move(plan: Plan, proven: Proven) -> Move | None:
     live = proven.quality.live
     move = Move(label=plan.label, named=live.bundle_id if live else None)
     return move if plan.promote else None
-
-
-def _publish(
-    triton: StagedTriton | None, staged: Path, repository: Repository, to: Move | None
-) -> str:
-    """Publish the bundle and move the label; between the two, put Triton's models in place."""
-    if triton is None:
-        return repository.publish(staged, to)
-    if to is not None:
-        repository.require_unmoved(to)
-    bundle_id = repository.publish(staged)
-    with repository.hold(bundle_id) as published:
-        triton.put_in_place(published)
-        if to is not None:
-            repository.promote(bundle_id, to.label)
-    return bundle_id
 
 
 def build_bundle(
@@ -289,7 +275,7 @@ def _write_graphs(
         digests={
             name: digest_of(initializer_hashes(folder / GRAPH_FILES[name])) for name in written
         },
-        weights={name: g.weights.to_json() for name, g in written.items() if g.weights},
+        weights={n: g.weights.to_json() if g.weights else None for n, g in written.items()},
         reused=tuple(name for name, graph in written.items() if graph.reused),
     )
 

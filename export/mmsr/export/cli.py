@@ -18,15 +18,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.terminal import KNOWN
 from mmsr.bundle.terminal import run as run_app
 from mmsr.export.refusal import RefusedError, failure_json
-from mmsr.export.report import parity_rows, precision_line, quality_rows
+from mmsr.export.report import file_rows, parity_rows, precision_line, quality_rows
 
 if TYPE_CHECKING:
     from mmsr.export.build import Proven
-    from mmsr.export.gate import GateReport
-    from mmsr.export.quality import QualityReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -94,11 +92,11 @@ def failure_told(*, as_json: bool) -> Iterator[None]:
     """Print what is known of an export that fails, before its error is."""
     try:
         yield
-    except MmsrError as error:
-        if as_json:
-            typer.echo(json.dumps(failure_json(error)))
+    except KNOWN as error:
+        if as_json and (told := failure_json(error)) is not None:
+            typer.echo(json.dumps(told))
         elif isinstance(error, RefusedError):
-            print_measured(Console(), error.parity, error.quality)
+            print_measured(Console(), error)
         raise
 
 
@@ -200,19 +198,19 @@ def print_report(console: Console, seconds: dict[str, float], proven: "Proven") 
     """Print the stages' times and what both gates measured: one screen."""
     stages = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     say(console, f"stages: {stages}")
-    print_measured(console, proven.parity, proven.quality)
+    print_measured(console, proven)
     for problem in proven.quality.problems():
         say(console, f"accepted by --accept-drop: {problem}")
     for warning in proven.quality.warnings():
         say(console, f"warning: {warning}")
 
 
-def print_measured(
-    console: Console, parity: "GateReport | None", quality: "QualityReport | None"
-) -> None:
+def print_measured(console: Console, found: "Proven | RefusedError") -> None:
     """Print what the gates measured, as far as they came."""
-    rows = [] if parity is None else [*parity_rows(parity)]
-    rows += [] if quality is None else quality_rows(quality)
+    rows = [] if found.parity is None else [*parity_rows(found.parity)]
+    if isinstance(found, RefusedError) and found.stored is not None:
+        rows += file_rows(found.stored)
+    rows += [] if found.quality is None else quality_rows(found.quality)
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for name in ("gate", "compared", "measured (NDCG: this / other)"):
         table.add_column(name)

@@ -40,6 +40,7 @@ from mmsr.export.held_out import (
 from mmsr.export.int8_text import INT8, text_effect
 from mmsr.export.onnx_file import ExportError
 from mmsr.export.parity import (
+    ITEM_TOLERANCE,
     THREADS,
     Agreement,
     Difference,
@@ -51,14 +52,12 @@ from mmsr.export.parity import (
 )
 from mmsr.export.provable import open_to_prove
 from mmsr.export.refusal import PUBLISHED_NOTHING, RefusedError
-from mmsr.export.stored import StoredReport, check_stored
+from mmsr.export.stored import StoredReport, check_stored, problems_of_files
 from mmsr.export.subsets import SubsetReport, check_buckets, check_subsets
 from mmsr.export.tables import ProbeKind, StoredRows, plain_rows, probe_set
 from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun
 
-# fp32 against fp32: the item side is a few short sums, measured 5e-7 of the largest entry.
-ITEM_TOLERANCE = 1e-5
 # The states that the probe set stores, computed again: the same sums, in other blocks.
 PROBE_TOLERANCE = 1e-5
 # Of one history item's share of the attention; the shares sum to 1. Measured 1.2e-7 (Beauty).
@@ -83,40 +82,6 @@ def require_none(problems: Sequence[str], report: "GateReport | None" = None) ->
         error = ParityError(f"{'; '.join(problems[:3])}{more}; {PUBLISHED_NOTHING}; {WHAT_TO_DO}")
         error.parity = report
         raise error
-
-
-def problems_of_files(stored: StoredReport) -> Iterator[str]:
-    """Say what a bundle's files hold that the checkpoint does not."""
-    for name, found in stored.tables.items():
-        if not found.max_error <= ITEM_TOLERANCE:
-            yield (
-                f"{name} differs from the checkpoint by {found.max_error:.3g}, at most "
-                f"{ITEM_TOLERANCE:g} allowed"
-            )
-    if stored.spare_rows:
-        yield f"{stored.spare_rows} spare rows of the tables are not zero"
-    if stored.wrong_codes:
-        yield f"the 8-bit codes of {stored.wrong_codes} rows are not those of the fp32 table"
-    if stored.wrong_items:
-        yield (
-            f"catalogue.parquet: {stored.wrong_items} of {stored.items} rows are not the items "
-            "that the checkpoint was trained with, each available"
-        )
-    yield from _problems_of_numbers(stored)
-    for name in stored.wrong_files:
-        yield f"{name} is not the one that the model was trained with"
-    for name in stored.wrong_fields:
-        yield f"manifest.json: {name} is not what the model was trained with"
-
-
-def _problems_of_numbers(stored: StoredReport) -> Iterator[str]:
-    for name in stored.wrong_graphs:
-        yield f"{name} does not hold the numbers of a fresh conversion"
-    for name, what in stored.wrong_weights.items():
-        yield f"{name}: {what} is not what the checkpoint gives"
-    for graph, check in stored.encoder_weights.items():
-        if check.wrong is not None:
-            yield f"{graph}.onnx: {check.wrong} is not what the encoder's weights give"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +224,7 @@ def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
     with _computable(), _opened(folder) as model:
         manifest = model.bundle.manifest
         stored = check_stored(run, folder, manifest, model.bundle.catalogue, known.weights)
-        require_none([*problems_of_files(stored)])  # the references below read the tables
+        _require_files(stored)  # the references below read the tables
         folded, precision = is_folded(manifest), precision_of(manifest)
         rows = plain_rows(run, _tables_in_place(model.bundle), folded=folded)
         probed, probe_error = _probe(run, rows, model)
@@ -314,6 +279,14 @@ def measure(run: TrainedRun, folder: Path, known: Known = NOTHING) -> Measured:
 def _tables_in_place(bundle: OpenedBundle) -> StoredRows:
     """Return the tables that the runner reads as tensors, of the same pages."""
     return torch.from_numpy(bundle.item_inputs_CW), torch.from_numpy(bundle.item_outputs_CD)
+
+
+def _require_files(stored: StoredReport) -> None:
+    try:
+        require_none([*problems_of_files(stored)])
+    except ParityError as error:
+        error.stored = stored
+        raise
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from mmsr.training.checkpoint import (
     load_weights,
     run_ref,
 )
+from mmsr.training.config import recipe_to_dict
 from mmsr.training.evaluate import evaluation_rows
 from mmsr.training.items import ItemRows
 from mmsr.training.run import TrainedRun
@@ -332,7 +333,7 @@ def _compare(
 ) -> LiveReport:
     unseen_e = _unseen(run, candidate, model.bundle.manifest.provenance)
     if len(unseen_e) == 0:
-        why = "the live bundle was trained on all that is held out here"
+        why = "the live bundle was trained on all that is held out here, or may have been"
         return _incomparable(model.version, size, why)
     asked = in_rows_of(model, run, candidate.gains.asked.some(unseen_e))
     ndcg = compare(candidate.gains.ndcg_E[unseen_e], bundle_gains(model, asked))
@@ -342,11 +343,13 @@ def _compare(
 def _unseen(run: TrainedRun, candidate: _Candidate, live: dict[str, Any]) -> Places:
     """Return the places of the interactions that the live bundle was not trained on.
 
-    A run with a test has never seen a user's last interaction. One that was trained on everything
-    has not seen what is newer than its data.
+    A run with a test of the same kind has never seen what is held out here, a user's last
+    interaction. One that was trained on everything, or holds out otherwise, has surely not seen
+    what is newer than its data.
     """
     everyone_E = np.arange(len(candidate.gains.asked))
-    if live.get("selected_by") is None:
+    own = recipe_to_dict(run.info.recipe)["split"]
+    if live.get("selected_by") is None and live.get("recipe", {}).get("split", own) == own:
         return everyone_E
     split, newest = candidate.split, live.get("newest")
     if newest is None or len(split.items_T) != len(run.dataset.times_T):

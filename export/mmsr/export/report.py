@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from mmsr.export.held_out import Comparison
     from mmsr.export.parity import Agreement, Difference
     from mmsr.export.quality import QualityReport
+    from mmsr.export.stored import StoredReport
 
 Row = tuple[str, str, str]  # what, compared with what, how it came out
 
@@ -17,7 +18,7 @@ def parity_rows(report: "GateReport") -> Iterator[Row]:
     yield from _sequence_rows(report)
     yield from _explain_rows(report)
     yield from _item_rows(report)
-    yield from _file_rows(report)
+    yield from file_rows(report.stored)
     for what in ("image", "text"):
         items, cosine, error, measured_in = (
             getattr(report, f"{what}_{name}")
@@ -84,14 +85,17 @@ def _error(found: Mapping[str, "Difference"]) -> float:
     return max(one.max_error for one in found.values())
 
 
-def _file_rows(report: "GateReport") -> Iterator[Row]:
-    stored = report.stored
+def file_rows(stored: "StoredReport") -> Iterator[Row]:
+    """Yield the rows of what a bundle's files hold."""
     worst = max((found.max_error for found in stored.tables.values()), default=0.0)
     yield "tables", f"all {stored.table_rows} rows", f"error {worst:.1e}"
     yield "catalogue", f"all {stored.items} ids", f"{stored.wrong_items} differ"
     count, graphs = sum(stored.initializers.values()), len(stored.initializers)
     wrong = f"{len(stored.wrong_graphs)} graphs differ"
     yield "weights", f"{count} tensors, {graphs} graphs", wrong
+    trained = sum(number for number in stored.trained.values() if number is not None)
+    differ = f"{len(stored.wrong_weights)} graphs differ"
+    yield "", f"{trained} of them, the checkpoint's", differ
     for graph, check in stored.encoder_weights.items():
         compared = f"{check.exact + check.fused} of {graph}, their own"
         differ = "1 or more differ" if check.wrong else "0 differ"

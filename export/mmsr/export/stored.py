@@ -6,7 +6,7 @@ blocks, so that the memory does not grow with the catalogue.
 
 # N items, C table rows, W input columns, D output columns
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,9 +27,16 @@ from mmsr.export.encoder_weights import KnownWeights, WeightsCheck, check_encode
 from mmsr.export.folding import is_folded
 from mmsr.export.initializers import digest_of, initializer_hashes
 from mmsr.export.manifest_fields import wrong_fields
-from mmsr.export.parity import Difference, as_stored, difference, item_blocks, torch_rows
+from mmsr.export.parity import (
+    ITEM_TOLERANCE,
+    Difference,
+    as_stored,
+    difference,
+    item_blocks,
+    torch_rows,
+)
 from mmsr.export.tables import IDS, availability_of
-from mmsr.export.trained_graphs import wrong_weights
+from mmsr.export.trained_graphs import trained_numbers, wrong_weights
 from mmsr.export.variants import count_wrong_codes
 from mmsr.training.run import TrainedRun
 from mmsr.training.run_names import NAMES, load_names
@@ -49,6 +56,7 @@ class StoredReport:
     wrong_items: int = 0  # lines of the catalogue that are not the checkpoint's item
     initializers: dict[str, int] = field(default_factory=dict)  # how many of each graph
     wrong_graphs: list[str] = field(default_factory=list)  # whose numbers are not a conversion's
+    trained: dict[str, int | None] = field(default_factory=dict)  # of them the checkpoint's
     wrong_weights: dict[str, str] = field(default_factory=dict)  # file -> not the checkpoint's
     encoder_weights: dict[str, WeightsCheck] = field(default_factory=dict)  # by graph
     wrong_files: list[str] = field(default_factory=list)  # whose hash is not the one trained with
@@ -84,6 +92,7 @@ def check_stored(
             for graph, digest in digests.items()
             if digest != recorded.get(graph)
         ],
+        trained=trained_numbers(manifest),
         wrong_weights=wrong_weights(run.model, folder, manifest),
         encoder_weights=check_encoder_weights(run, folder, manifest, digests, known),
         wrong_files=_wrong_files(run, folder),
@@ -181,3 +190,37 @@ def stored_tensors(folder: Path, items: int) -> tuple[torch.Tensor, torch.Tensor
         for name in (ITEM_INPUTS, ITEM_OUTPUTS)
     )
     return inputs_NW, outputs_ND
+
+
+def problems_of_files(stored: StoredReport) -> Iterator[str]:
+    """Say what a bundle's files hold that the checkpoint does not."""
+    for name, found in stored.tables.items():
+        if not found.max_error <= ITEM_TOLERANCE:
+            yield (
+                f"{name} differs from the checkpoint by {found.max_error:.3g}, at most "
+                f"{ITEM_TOLERANCE:g} allowed"
+            )
+    if stored.spare_rows:
+        yield f"{stored.spare_rows} spare rows of the tables are not zero"
+    if stored.wrong_codes:
+        yield f"the 8-bit codes of {stored.wrong_codes} rows are not those of the fp32 table"
+    if stored.wrong_items:
+        yield (
+            f"catalogue.parquet: {stored.wrong_items} of {stored.items} rows are not the items "
+            "that the checkpoint was trained with, each available"
+        )
+    yield from _problems_of_numbers(stored)
+    for name in stored.wrong_files:
+        yield f"{name} is not the one that the model was trained with"
+    for name in stored.wrong_fields:
+        yield f"manifest.json: {name} is not what the model was trained with"
+
+
+def _problems_of_numbers(stored: StoredReport) -> Iterator[str]:
+    for name in stored.wrong_graphs:
+        yield f"{name} does not hold the numbers that it was written with"
+    for name, what in stored.wrong_weights.items():
+        yield f"{name}: {what} is not what the checkpoint gives"
+    for graph, check in stored.encoder_weights.items():
+        if check.wrong is not None:
+            yield f"{graph}.onnx: {check.wrong} is not what the encoder's weights give"

@@ -36,6 +36,7 @@ from mmsr.training.model import SequentialRecommender
 # pair of positions), computed again, perhaps on another machine. The weights are the same bits.
 COMPUTED_TOLERANCE = 1e-5
 STRUCTURE = "its nodes or constants"
+UNRECORDED = "what it holds, of which nothing is recorded,"
 
 
 class Converter(Protocol):
@@ -138,16 +139,30 @@ def first_difference(
 
 
 def wrong_weights(model: SequentialRecommender, folder: Path, manifest: Manifest) -> dict[str, str]:
-    """Compare a bundle's graphs with the model; return file -> what differs, where it does."""
+    """Compare a bundle's graphs with the model; return file -> what differs, where it does.
+
+    A graph of which nothing is recorded differs; one that had to be converted cannot be compared.
+    """
     recorded: dict[str, Any] = manifest.provenance.get("weights", {})
     found: dict[str, str] = {}
-    for graph, value in recorded.items():
+    for graph in CONVERSIONS.keys() & manifest.graphs.keys():
+        if graph not in recorded:
+            found[manifest.graphs[graph].file] = UNRECORDED
+            continue
+        if (value := recorded[graph]) is None:
+            continue
         conversion = CONVERSIONS[graph](model, folded=is_folded(manifest))
         path = folder / manifest.graphs[graph].file
         weights = Weights.from_json(value)
         if wrong := first_difference(path, weights, conversion.module, _trained(model)):
             found[path.name] = wrong
     return found
+
+
+def trained_numbers(manifest: Manifest) -> dict[str, int | None]:
+    """Return how many initializers of each graph are compared with the checkpoint; None: not so."""
+    recorded: dict[str, Any] = manifest.provenance.get("weights", {})
+    return {graph: value and len(value["sources"]) for graph, value in recorded.items()}
 
 
 def _trained(model: SequentialRecommender) -> Callable[[torch.Tensor], bool]:

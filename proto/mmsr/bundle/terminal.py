@@ -38,26 +38,32 @@ def shown(text: str) -> str:
     return "\n".join(map(printable, clipped.split("\n")))
 
 
+KNOWN = (MmsrError, OSError, MemoryError, ModuleNotFoundError)
+
+
+def explained(error: BaseException) -> tuple[str, int] | None:
+    """Return what a person is told of an error, and the exit code; None: it is a bug."""
+    if isinstance(error, MmsrError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):  # no permission, no space, a file where a folder should be
+        path = error.filename2 or error.filename  # of a rename, the target
+        return f"{f'{path}: ' if path else ''}{error.strerror or error}", 1
+    if isinstance(error, MemoryError):
+        return "out of memory; give this command more, or less to read", 1
+    if isinstance(error, ModuleNotFoundError):
+        extra = EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
+        if extra is not None:
+            return f"this command needs {error.name}: pip install 'mmsr[{extra}]'", 1
+    return None
+
+
 def run(app: typer.Typer) -> None:
     """Run `app`; a known error is one line on standard error and its exit code."""
     try:
         app()
-    except MmsrError as error:
-        print(f"error: {shown(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except OSError as error:  # no permission, no space, a file where a folder should be
-        path = error.filename2 or error.filename  # of a rename, the target
-        where = f"{path}: " if path else ""
-        print(f"error: {shown(f'{where}{error.strerror or error}')}", file=sys.stderr)
-        sys.exit(1)
-    except MemoryError:
-        print("error: out of memory; give this command more, or less to read", file=sys.stderr)
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        extra = EXTRA_OF_MODULE.get((error.name or "").partition(".")[0])
-        if extra is None:
+    except KNOWN as error:
+        told = explained(error)
+        if told is None:
             raise
-        print(
-            f"error: this command needs {error.name}: pip install 'mmsr[{extra}]'", file=sys.stderr
-        )
-        sys.exit(1)
+        print(f"error: {shown(told[0])}", file=sys.stderr)
+        sys.exit(told[1])

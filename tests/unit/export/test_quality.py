@@ -37,7 +37,7 @@ from mmsr.export.quality import (
     judge,
 )
 from mmsr.training.checkpoint import RunRef, run_ref
-from mmsr.training.config import parse_recipe
+from mmsr.training.config import parse_recipe, recipe_to_dict
 from mmsr.training.evaluate import popularity_ranks
 from mmsr.training.fit import Hooks
 from mmsr.training.metrics import per_user_ndcg
@@ -249,8 +249,23 @@ def test_a_live_bundle_trained_on_everything_is_asked_for_what_is_newer(
         assert live is not None
         assert (live.ndcg, live.why) == (
             None,
-            "the live bundle was trained on all that is held out here",
+            "the live bundle was trained on all that is held out here, or may have been",
         )
+
+
+def test_a_live_bundle_that_held_out_otherwise_is_asked_for_what_is_newer(
+    run: TrainedRun, shop: Shop, tmp_path: Path
+) -> None:
+    """By the clock, it has learned the last purchases of whoever has not come back since."""
+    times = run.dataset.times_T[run.split.test.history_end_U[run.split.evaluated("test")]]
+    newest = float(np.sort(times)[-6])
+    own = recipe_to_dict(run.info.recipe)["split"]
+    for split, users in ((own, len(times)), (own | {"kind": "temporal"}, 5)):
+        root = with_provenance(shop, tmp_path, recipe={"split": split}, newest=newest)
+        live = judged(run, root).live
+        assert live is not None
+        assert live.ndcg is not None
+        assert live.ndcg.users == users
 
 
 def test_a_damaged_live_bundle_does_not_bar_its_successor(

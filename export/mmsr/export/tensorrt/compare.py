@@ -21,7 +21,7 @@ from mmsr.bundle.tables import map_table
 from mmsr.engine.encoders import ENCODERS
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.opened import OpenedBundle
-from mmsr.engine.probe import probe_runner
+from mmsr.engine.probe import ProbeReport, probe_runner
 from mmsr.engine.probe_answers import bind_rows
 from mmsr.engine.probe_set import load_probe
 from mmsr.engine.runners.base import AnyArray, Runner
@@ -123,7 +123,7 @@ def compare_engine(
 ) -> dict[str, Any]:
     """Return what was measured of a graph's engine; `EngineParityError` if it is to be refused."""
     if graph == "sequence":
-        measured, problems = _probed(runner, file.precision, reference)
+        measured, problems = _probed(runner, file, reference)
     else:
         parity = measure(graph, runner, steps_of(file), reference)
         bounds = (FEATURES if graph in ENCODERS else ITEM_ROWS)[file.precision]
@@ -208,21 +208,31 @@ def _worst(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _probed(
-    runner: Runner, precision: str, reference: Reference
+    runner: Runner, file: EngineFile, reference: Reference
 ) -> tuple[dict[str, Any], list[str]]:
-    """Ask a sequence graph's engine for the probe set; what it has no room for, as when serving."""
+    """Ask a sequence graph's engine for the probe set, in batches of each profile's size.
+
+    What it has no room for is computed as when serving. NDCG is told, not judged.
+    """
     bundle = reference.bundle
     items = bundle.manifest.tables.items
     served = WithFallback(runner, lambda: reference.open("sequence"))
     served.bind("item_inputs", bundle.item_inputs_CW)
     bind_rows(served, bundle.item_outputs_CD, items, bundle.codes)
     probe = load_probe(bundle.folder, items)
-    report = replace(
-        probe_runner(served, probe, bundle.item_outputs_CD, items), precision=precision
-    )
-    measured = {name: getattr(report, name) for name in PROBED}
-    try:
-        report.check()
-    except ProbeFailed as error:
-        return measured, [str(error).partition("; export the model again")[0]]
-    return measured, []
+    users, steps = len(probe.length_P), steps_of(file)
+    reports = {}
+    for size in steps.dims[steps.batch]:
+        full = probe.of(np.resize(np.arange(users), max(users, size)))
+        found = probe_runner(served, full, bundle.item_outputs_CD, items, size)
+        reports[size] = replace(found, precision=file.precision)
+    worst = min(reports.values(), key=lambda report: (report.overlap, -report.max_error))
+    return {name: getattr(worst, name) for name in PROBED}, [*_disagreements(reports)]
+
+
+def _disagreements(reports: Mapping[int, ProbeReport]) -> Iterator[str]:
+    for size, report in reports.items():
+        try:
+            report.check()
+        except ProbeFailed as error:
+            yield f"in batches of {size}: {str(error).partition('; export the model again')[0]}"
