@@ -116,6 +116,17 @@ def test_pulling_promotes_a_label_that_was_here_before(
     assert there.rollback("stable") == mine
 
 
+def test_the_reason_of_a_rollback_travels(repository: Repository, url: str, tmp_path: Path) -> None:
+    first, *_, bad = repository.ids()
+    assert repository.resolve("canary").name == bad
+    repository.promote(first, "canary", "it answers too late")
+    push(repository, open_store(url), ["canary"], quiet)
+    there = Repository(tmp_path / "there")
+    pull(there, open_store(url), ["canary"], quiet)
+    found = [(move.bundle_id, move.reason) for move in there.history("canary")]
+    assert found == [(bad, None), (first, "it answers too late")]
+
+
 class CutShort(Exception):  # noqa: N818  what happened
     """The connection went."""
 
