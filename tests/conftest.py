@@ -14,7 +14,8 @@ LONGEST_FIRST = (
     "test_kill_export",
     "test_kill_features",
     *("test_scenarios_of_a_server", "test_load_of_a_server"),
-    *("test_tensorrt_rtx", "test_gate", "test_fit", "test_warm_start", "test_transfer"),
+    *("test_gpu_check", "test_tensorrt_rtx"),
+    *("test_gate", "test_fit", "test_warm_start", "test_transfer"),
     *("test_compare", "test_losses", "test_split", "test_extract", "test_final"),
     *("test_server_life", "test_ranks", "test_explain", "test_image_encoder", "test_prune"),
 )

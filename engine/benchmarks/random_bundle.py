@@ -18,8 +18,7 @@ from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import Manifest, TableSizes, describe_files
 from mmsr.export.convert import convert_sequence
 from mmsr.export.folding import plain_columns
-from mmsr.export.scoring_tail import ScoringForm, decide_form
-from mmsr.export.tables import capacity_of
+from mmsr.export.forms import ScoringForm, capacity_of, decide_form
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender
 

@@ -22,8 +22,8 @@ from mmsr.engine.probe_answers import outside
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_sequence
 from mmsr.export.folding import RowFolder
+from mmsr.export.forms import decide_form
 from mmsr.export.onnx_file import Port, convert
-from mmsr.export.scoring_tail import decide_form
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender, catalogue_scores, last_states
 

@@ -32,9 +32,10 @@ from mmsr.engine.probe_answers import outside
 from mmsr.engine.quantise import bind_outputs
 from mmsr.engine.runners.base import Runner
 from mmsr.engine.runners.onnx import open_onnx
+from mmsr.export.forms import decide_form
 from mmsr.export.int8_scoring import write_int8_scoring
 from mmsr.export.onnx_file import OPSET, describe
-from mmsr.export.scoring_tail import append_scoring, decide_form
+from mmsr.export.scoring_tail import append_scoring
 from mmsr.training.machine import describe_machine
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -23,7 +23,7 @@ from mmsr.bundle.manifest import load_manifest
 from mmsr.bundle.repository import Repository
 from mmsr.engine.items import CHUNK
 from mmsr.engine.runners.base import AnyArray
-from mmsr.export import scoring_tail
+from mmsr.export import forms
 from mmsr.export.build import Plan, Proven, Stages, publish_run
 from mmsr.export.gate import ParityError, measure
 from mmsr.export.quality import Policy
@@ -61,7 +61,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     repository = Repository(root / "repository")
     plan = Plan(policy=Policy(accept_drop=True), triton=root / "triton")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scoring_tail, "CHUNKED_FROM", ITEMS)
+        patch.setattr(forms, "CHUNKED_FROM", ITEMS)
         bundle_id, proven = publish_run(run, plan, repository, Stages(tell=lambda _: None))
     bundle = repository.path(bundle_id)
     return Large(run=run, bundle=bundle, proven=proven, triton=root / "triton")

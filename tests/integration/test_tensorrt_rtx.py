@@ -1,15 +1,16 @@
-"""TensorRT-RTX parses and builds every graph that is exported, without a GPU; and gpu-check runs.
+"""TensorRT-RTX parses and builds every graph that is exported, without a GPU.
 
 TensorRT-RTX has wheels for Linux on x86-64 alone; there it is in the lock and these tests run.
 """
 
 import json
-import os
 import platform
-import subprocess
+import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,11 @@ import onnxruntime as ort
 import pytest
 import torch
 from onnx import TensorProto, helper
-from support.runner_conformance import CHECKS
 from support.tiny_bundle import Sizes, publish
-from support.tree import ROOT, SOURCE_ROOTS
 from transformers import BertConfig, BertModel
 
 from benchmarks.gpu.topk import write_top_k
-from mmsr.bundle.manifest import GraphSpec, Manifest, TableSizes
+from mmsr.bundle.manifest import Manifest, TableSizes
 from mmsr.bundle.repository import Repository
 from mmsr.engine.model import RowRequest, assemble
 from mmsr.engine.runners.buckets import shape_batch
@@ -34,13 +33,15 @@ from mmsr.engine.runners.tensorrt_engine import make_logger
 from mmsr.export.convert import (
     convert_image_encoder,
     convert_item,
-    convert_sequence,
     convert_text_encoder,
+    sequence_conversion,
 )
 from mmsr.export.explain_graph import convert_explain
-from mmsr.export.folding import RowLayout
-from mmsr.export.onnx_file import describe
-from mmsr.export.precision import SEQUENCE_HALF_INPUTS, write_half
+from mmsr.export.folding import RowLayout, plain_columns
+from mmsr.export.int8_scoring import write_int8_scoring
+from mmsr.export.onnx_file import convert, describe
+from mmsr.export.precision import SEQUENCE_HALF_INPUTS, write_bfloat16, write_half
+from mmsr.export.scoring_tail import append_scoring
 from mmsr.export.tensorrt.builder import BuildRequest, build_engine
 from mmsr.export.tensorrt.engines import EngineChoice, build_engines
 from mmsr.export.tensorrt.flavour import Flavour, TensorRTError, find_flavour
@@ -55,22 +56,70 @@ HAS_WHEEL = sys.platform == "linux" and platform.machine() == "x86_64"
 pytestmark = pytest.mark.skipif(not HAS_WHEEL, reason="TensorRT-RTX has no wheel for this platform")
 
 CONFIG = ModelConfig(width=16, side_width=8, feedforward_width=16, blocks=2, max_length=12)
+MODELS = {
+    "sum": CONFIG,
+    "gate": replace(CONFIG, fusion="gate", score="cosine", whiten=True, blocks=1),
+    "concat": replace(CONFIG, fusion="concat", blocks=1),
+    "sasrec": replace(CONFIG, sources=("id",), position_in_inputs=True, blocks=1),
+}
 WIDTHS = {"image": 6, "text": 5, "category": 4}
 SIZES = TableSizes(items=50, capacity=128, input_width=RowLayout(CONFIG).columns, output_width=16)
-BUCKETS = Buckets(sequence=(1, 8), image=(2,), text=(2,))
+ONE_BUCKET = Buckets(sequence=(8,), image=(2,), text=(2,))
+TWO_BUCKETS = replace(ONE_BUCKET, sequence=(1, 8))  # they double a build's time
 HALF_COSINE = 0.9999  # of an encoder's fp16 with its fp32 features; measured 0.999999
 HALF_ERROR = 2e-3  # of the largest value; measured 6e-4
-GRAPHS = ("sequence", "chunked", "explain", "item", "image_encoder", "text_encoder")
-SEQUENCES = ("sequence", "chunked")  # the forms of its scoring
 Batch = dict[str, Any]
 
 
-def write_graph(name: str, path: Path) -> GraphSpec:
+@dataclass(frozen=True)
+class Kind:
+    """One kind of graph that is exported."""
+
+    graph: str  # its name in a bundle
+    model: str = ""
+    folded: bool = True
+    chunked: bool = False
+
+    def __str__(self) -> str:
+        rows = "folded" if self.folded else "plain"
+        said = [self.graph, self.model, rows if self.model else "", "chunked" * self.chunked]
+        return " ".join(filter(None, said))
+
+
+# What is independent of each other is built once: scoring has its forms beside any rows, explain
+# and item graphs have both forms of rows beside any fusion.
+KINDS = (
+    *(Kind("sequence", "sum", *forms) for forms in product((True, False), (False, True))),
+    *(Kind("sequence", "gate", folded) for folded in (True, False)),
+    Kind("sequence", "concat", folded=False),
+    Kind("sequence", "sasrec"),
+    Kind("explain", "sum"),
+    Kind("explain", "gate"),
+    Kind("explain", "concat", folded=False),
+    Kind("item", "gate"),
+    Kind("item", "sum", folded=False),
+    Kind("image_encoder"),
+    Kind("text_encoder"),
+)
+PRECISIONS = {"sequence": ("fp32", "fp16", "bf16")}  # bfloat16 is of the sequence graph alone
+
+
+def model_of(name: str) -> SequentialRecommender:
     torch.manual_seed(0)
-    if name == "image_encoder":
+    config = MODELS[name]
+    widths = {modality: WIDTHS[modality] for modality in config.modalities}
+    model = SequentialRecommender(config, SIZES.items, widths).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def write_graph(kind: Kind, path: Path) -> None:
+    torch.manual_seed(0)
+    if kind.graph == "image_encoder":
         config = FeaturesConfig(image_encoder="squeezenet1_1", image_size=32, random_weights=True)
-        return convert_image_encoder(load_image_encoder(config)[0], 32, path)
-    if name == "text_encoder":
+        convert_image_encoder(load_image_encoder(config)[0], 32, path)
+    elif kind.graph == "text_encoder":
         small = BertConfig(
             vocab_size=99,
             hidden_size=16,
@@ -79,14 +128,13 @@ def write_graph(name: str, path: Path) -> GraphSpec:
             intermediate_size=16,
         )
         body = BertModel(small, add_pooling_layer=False)
-        return convert_text_encoder(TextEncoder(body, "mean"), 16, path)
-    model = SequentialRecommender(CONFIG, SIZES.items, WIDTHS).eval()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    if name == "chunked":
-        return convert_sequence(model, path, folded=True, chunked=True)
-    converters = {"sequence": convert_sequence, "explain": convert_explain, "item": convert_item}
-    return converters[name](model, path, folded=True)
+        convert_text_encoder(TextEncoder(body, "mean"), 16, path)
+    elif kind.graph == "sequence":
+        conversion = sequence_conversion(model_of(kind.model), folded=kind.folded)
+        convert(conversion.module, conversion.ports, conversion.outputs, path)
+    else:
+        converters = {"explain": convert_explain, "item": convert_item}
+        converters[kind.graph](model_of(kind.model), path, folded=kind.folded)
 
 
 @pytest.fixture(scope="module")
@@ -94,20 +142,47 @@ def rtx() -> Flavour:
     return find_flavour("tensorrt-rtx", None)
 
 
-@pytest.fixture(scope="module", params=GRAPHS)
-def graph(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Path]:
-    """Return a graph's name and file; its half twin lies beside it."""
-    name = request.param
-    path = tmp_path_factory.mktemp("graph") / f"{name}.onnx"
-    write_graph(name, path)
-    write_half(path, half_of(path), SEQUENCE_HALF_INPUTS if name in SEQUENCES else ())
-    return name, path
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Kind], Path]:
+    """Return what gives a graph's file; the two forms of scoring share one conversion."""
+    folder = tmp_path_factory.mktemp("graphs")
+
+    def give(kind: Kind) -> Path:
+        path = folder / f"{kind}.onnx"
+        if not path.exists():
+            base = folder / f"{replace(kind, chunked=False)} without scoring.onnx"
+            if not base.exists():
+                write_graph(kind, base)
+            shutil.copy(base, path)
+            if kind.graph == "sequence":
+                append_scoring(path, chunked=kind.chunked)
+        return path
+
+    return give
 
 
-def half_of(path: Path) -> Path:
-    return path.with_name(f"{path.stem}-fp16.onnx")
+@pytest.fixture(scope="module", params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    chosen: Kind = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def graph(kind: Kind, converted: Callable[[Kind], Path]) -> Path:
+    """Return a graph's file; those in other precisions lie beside it."""
+    path = converted(kind)
+    write_half(path, beside(path, "fp16"), SEQUENCE_HALF_INPUTS if is_sequence(kind) else ())
+    if is_sequence(kind):
+        write_bfloat16(path, beside(path, "bf16"))
+    return path
+
+
+def is_sequence(kind: Kind) -> bool:
+    return kind.graph == "sequence"
+
+
+def beside(path: Path, precision: str) -> Path:
+    return path if precision == "fp32" else path.with_name(f"{path.stem} {precision}.onnx")
 
 
 def manifest() -> Manifest:
@@ -121,27 +196,26 @@ def manifest() -> Manifest:
     )
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_exported_graph_is_built_with_its_dynamic_profiles(
-    graph: tuple[str, Path], precision: str, rtx: Flavour
+    kind: Kind, graph: Path, rtx: Flavour
 ) -> None:
-    name, path = graph
-    path = path if precision == "fp32" else half_of(path)
-    profiles = profiles_of("sequence" if name in SEQUENCES else name, manifest(), BUCKETS)
-    steps: list[tuple[str, int, int]] = []
-    request = BuildRequest(onnx=path, spec=describe(path), profiles=profiles)
-    built = build_engine(request, rtx, lambda *step: steps.append(step))
-    assert len(built.plan) > 10_000
-    assert steps
-    assert all(0 <= done <= of for _, done, of in steps)
+    buckets = TWO_BUCKETS if kind.model == "sum" and kind.folded else ONE_BUCKET
+    profiles = profiles_of(kind.graph, manifest(), buckets)
+    for precision in PRECISIONS.get(kind.graph, ("fp32", "fp16")):
+        path = beside(graph, precision)
+        steps: list[tuple[str, int, int]] = []
+        request = BuildRequest(onnx=path, spec=describe(path), profiles=profiles)
+        built = build_engine(request, rtx, lambda *step, steps=steps: steps.append(step))
+        assert len(built.plan) > 10_000
+        assert steps
+        assert all(0 <= done <= of for _, done, of in steps)
 
 
-def test_half_answers_as_single_does(graph: tuple[str, Path]) -> None:
-    name, path = graph
-    batch = batch_of(name)
-    wanted = answers(path, batch)
+def test_half_answers_as_single_does(kind: Kind, graph: Path) -> None:
+    batch = batch_of(kind)
+    wanted = answers(graph, batch)
     halved = {n: a.astype(np.float16) if n in SEQUENCE_HALF_INPUTS else a for n, a in batch.items()}
-    found = answers(half_of(path), halved if name in SEQUENCES else batch)
+    found = answers(beside(graph, "fp16"), halved if is_sequence(kind) else batch)
     for output, values in wanted.items():
         if output == "rows":
             continue
@@ -153,8 +227,21 @@ def test_half_answers_as_single_does(graph: tuple[str, Path]) -> None:
             assert ((values * found[output]).sum(1) / norms).min() >= HALF_COSINE
 
 
-def batch_of(name: str) -> Batch:
-    random = np.random.default_rng(0)
+@pytest.mark.parametrize("chunked", [False, True])
+def test_eight_bit_scoring_does_not_go_to_tensorrt_and_the_node_is_named(
+    chunked: bool, converted: Callable[[Kind], Path], tmp_path: Path, rtx: Flavour
+) -> None:
+    """Nor is it asked to: `require_fp32` refuses such a bundle before anything is built."""
+    path = tmp_path / "int8.onnx"
+    write_int8_scoring(converted(Kind("sequence", "sum", chunked=chunked)), path)
+    profiles = profiles_of("sequence", manifest(), Buckets(sequence=(8,)))
+    request = BuildRequest(onnx=path, spec=describe(path), profiles=profiles)
+    with pytest.raises(TensorRTError, match=r"'int8_state' \(Cast\): .*UINT8"):
+        build_engine(request, rtx, lambda *step: None)
+
+
+def batch_of(kind: Kind) -> Batch:
+    random, name = np.random.default_rng(0), kind.graph
     if name == "image_encoder":
         return {"pixels": random.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)}
     if name == "text_encoder":
@@ -167,9 +254,11 @@ def batch_of(name: str) -> Batch:
             content[modality] = random.normal(size=(3, width)).astype(np.float32)
             content[f"{modality}_present"] = np.array([True, False, True])
         return content
+    config = MODELS[kind.model]
+    columns = RowLayout(config).columns if kind.folded else plain_columns(config)
     tables: Batch = {
         # As trained rows are: queries hold the attention's scale already.
-        "item_inputs": random.normal(scale=0.3, size=(128, SIZES.input_width)).astype(np.float32),
+        "item_inputs": random.normal(scale=0.3, size=(128, columns)).astype(np.float32),
         "item_outputs": random.normal(size=(128, 16)).astype(np.float32),
     }
     asked: Batch = {
@@ -177,7 +266,7 @@ def batch_of(name: str) -> Batch:
         "length": np.array([12, 1, 5, 7]),
     }
     if name == "explain":
-        switches = np.ones((4, 5), np.float32)
+        switches = np.ones((4, 1 + len(WIDTHS) + 1), np.float32)
         switches[[1, 2, 3], [0, 3, 4]] = 0.0
         return asked | tables | {"candidates": random.integers(1, 51, (4, 7)), "switches": switches}
     return {
@@ -284,62 +373,3 @@ def parse(path: Path, flavour: Flavour) -> tuple[Any, list[Any]]:
 
 
 KEPT: list[Any] = []
-
-
-def run_gpu_check(*options: str, out: Path) -> subprocess.CompletedProcess[str]:
-    """Run it as `make gpu-check` does; modules that lie in `out` hide the installed ones."""
-    roots = os.pathsep.join([str(out), *(str(ROOT / root) for root in (*SOURCE_ROOTS, "tests"))])
-    environment = {**os.environ, "PYTHONPATH": roots, "OUT": str(out), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-m", "benchmarks.gpu", *options]
-    return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True)
-
-
-@pytest.mark.slow
-def test_gpu_check_tries_its_sections_on_a_cpu(tmp_path: Path) -> None:
-    sections = ["graphs", "eager", "onnx", "runners", "top-k"]
-    done = run_gpu_check("--cpu", "--quick", "--only", *sections, out=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert {name: section["outcome"] for name, section in found.items()} == dict.fromkeys(
-        sections, "done"
-    )
-    for name in ("eager", "onnx"):
-        gates = [cell["gate"] for cell in found[name]["cells"] if "gate" in cell]
-        assert [gate["overlap"] for gate in gates] == [1.0, 1.0]
-        assert len([cell for cell in found[name]["cells"] if "wall_p50_ms" in cell]) == 4
-    suite = [cell["outcome"] for cell in found["runners"]["cells"] if "check" in cell]
-    assert suite == ["passed"] * len(CHECKS)
-    assert len(found["top-k"]["cells"]) == 6
-    assert all(cell["same_scores"] for cell in found["top-k"]["cells"])
-    assert (tmp_path / "gpu-check-dry-run.md").read_text().startswith("DRY RUN")
-
-
-def test_a_section_that_dies_is_reported_and_costs_the_others_nothing(tmp_path: Path) -> None:
-    (tmp_path / "tensorrt_rtx.py").write_text("import os\nos.abort()\n")
-    done = run_gpu_check("--cpu", "--quick", "--only", "tensorrt-rtx", "image-onnx", out=tmp_path)
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert found["tensorrt-rtx"]["outcome"].startswith("FAILED (signal 6")
-    assert found["image-onnx"]["outcome"] == (
-        "skipped: image.onnx was not converted (see the section on graphs)"
-    )
-    assert done.returncode == 1
-
-
-def test_a_section_that_hangs_is_ended_and_the_run_with_it(tmp_path: Path) -> None:
-    (tmp_path / "tensorrt_rtx.py").write_text("import threading\nthreading.Event().wait()\n")
-    done = run_gpu_check(
-        "--cpu", "--quick", "--seconds", "9", "--only", "tensorrt-rtx", "eager", out=tmp_path
-    )
-    found = json.loads((tmp_path / "gpu-check-dry-run.json").read_text())["sections"]
-    assert found["tensorrt-rtx"]["outcome"] == "FAILED: ended after 9 s"
-    assert found["eager"]["outcome"] == "skipped: the time of the whole run was up"
-    assert done.returncode == 1
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_without_cuda_gpu_check_says_so_in_one_line_and_writes_nothing(tmp_path: Path) -> None:
-    done = run_gpu_check(out=tmp_path)
-    assert done.returncode == 3
-    assert done.stdout.count("\n") == 1
-    assert "no CUDA device" in done.stdout
-    assert not list(tmp_path.iterdir())

@@ -167,12 +167,17 @@ class FakeContext:
         self.addresses[name] = address
 
     def output_shape(self, name: str) -> tuple[int, ...]:
-        rows = self.shapes["history"][0]
-        if name == "states":
-            return rows, self.shapes["item_outputs"][1]
-        (k,) = self.array("k", "int64", (1,))
-        assert k <= self.shapes["item_outputs"][0], "more results than rows"
-        return rows, int(k)
+        (tensor,) = [t for t in self.engine.spec.outputs if t.name == name]
+        sizes = {
+            str(dim): size
+            for t in self.engine.spec.inputs
+            for dim, size in zip(t.shape, self.shapes[t.name], strict=True)
+        }
+        if "K" in tensor.shape:
+            (k,) = self.array("k", "int64", (1,))
+            assert k <= self.shapes["item_outputs"][0], "more results than rows"
+            sizes["K"] = int(k)
+        return tuple(size if isinstance(size, int) else sizes[size] for size in tensor.shape)
 
     def capturable(self, stream: int) -> bool:
         return self.engine.is_capturable

@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.files import read_json
-from mmsr.bundle.manifest import GraphSpec
+from mmsr.bundle.manifest import GraphSpec, Manifest
 from mmsr.engine.errors import Unavailable
 from mmsr.engine.opened import OpenedBundle
+from mmsr.engine.precision import FP32
 from mmsr.engine.runners.base import AnyArray, Runner
 from mmsr.engine.runners.choose import Runners
 
@@ -94,6 +95,11 @@ def open_encoders(bundle: OpenedBundle, runners: Runners) -> dict[str, Encoder]:
 
 def _open_graph(bundle: OpenedBundle, name: str, runners: Runners) -> Runner:
     return runners.open(bundle, name).runner
+
+
+def text_precision_of(manifest: Manifest) -> str:
+    """Return what a bundle's text encoder is written in."""
+    return str(manifest.provenance.get("text_precision", FP32))
 
 
 def count_tokens(path: Path) -> int:

@@ -4,7 +4,6 @@ Knows PyTorch, ONNX Runtime and TensorRT; times nothing.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.engine_run import EngineRun
+from benchmarks.gpu.graphs import SequenceFile
 from benchmarks.gpu.setting import K, SectionSkippedError, Setting
 from benchmarks.gpu.shop import Tables, make_model, request
 from benchmarks.gpu.timing import Prepared, captured
@@ -23,7 +23,9 @@ ERRORS_ONLY = 3  # ONNX Runtime's log level
 class Contestant(Protocol):
     """Answers requests on one set of tables."""
 
+    form: str  # what it computes: the graph's forms, or the training model
     dtype: torch.dtype  # of the tables
+    folded_by: int | None  # seed of the weights in the rows that it reads; None: they are plain
 
     def prepare(self, tables: Tables, batch: int) -> Prepared:
         """Bind tables and make the memory of one batch size."""
@@ -40,18 +42,21 @@ class Naive(nn.Module):
         self,
         history: Tensor,
         length: Tensor,
-        inputs_CW: Tensor,
+        inputs_RW: Tensor,
         outputs_CD: Tensor,
         bias_SC: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return rows and scores [B, K]."""
-        state_BD = last_states(self.model(inputs_CW, history), length)
+        state_BD = last_states(self.model(inputs_RW, history), length)
         scores_BK, rows_BK = (state_BD @ outputs_CD.T + bias_SC[0]).topk(K, dim=1)
         return rows_BK, scores_BK
 
 
 class Torch:
     """PyTorch: eager, compiled, or eager replayed as a CUDA graph. fp16 on a GPU."""
+
+    form = "training model, plain rows"
+    folded_by: int | None = None
 
     def __init__(self, setting: Setting, how: str) -> None:
         if how == "graphed" and not setting.cuda:
@@ -72,7 +77,7 @@ class Torch:
         def launch() -> None:
             with torch.inference_mode():
                 answer = self.module(
-                    *inputs.values(), tables.inputs_CW, tables.outputs_CD, tables.bias_SC
+                    *inputs.values(), tables.inputs_RW, tables.outputs_CD, tables.bias_SC
                 )
             found[:] = [answer]
 
@@ -83,13 +88,13 @@ class Torch:
 class OnnxRuntime:
     """ONNX Runtime with every tensor bound by address, on the stream that is timed."""
 
-    def __init__(self, setting: Setting, path: Path, graphed: bool) -> None:
+    def __init__(self, setting: Setting, graph: SequenceFile, graphed: bool) -> None:
         import onnxruntime as ort
 
         if graphed and not setting.cuda:
             raise SectionSkippedError("CUDA graphs need CUDA")
-        self.setting, self.half = setting, path.stem.endswith("fp16")
-        self.dtype = torch.float16 if self.half else torch.float32
+        self.setting, self.form, self.folded_by = setting, graph.form, graph.folded_by
+        self.dtype = torch.float16 if graph.half else torch.float32
         options = ort.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         providers: list[Any] = ["CPUExecutionProvider"]
@@ -97,8 +102,9 @@ class OnnxRuntime:
             stream = torch.cuda.current_stream().cuda_stream
             cuda = {"user_compute_stream": str(stream), "enable_cuda_graph": str(int(graphed))}
             providers.insert(0, ("CUDAExecutionProvider", cuda))
-        self.session = ort.InferenceSession(str(path), options, providers=providers)
+        self.session = ort.InferenceSession(str(graph.path), options, providers=providers)
         self.ran_by = self.session.get_providers()[0]
+        self.calls = 0
         if setting.cuda and self.ran_by != "CUDAExecutionProvider":
             raise SectionSkippedError(
                 f"onnxruntime {ort.__version__} here runs on {self.ran_by}: its CUDA part is not "
@@ -107,6 +113,8 @@ class OnnxRuntime:
 
     def prepare(self, tables: Tables, batch: int) -> Prepared:
         """Bind tables and make the memory of one batch size."""
+        import onnxruntime as ort
+
         device = self.setting.device
         inputs = request(self.setting, tables.items, batch)
         rows = torch.empty(batch, K, dtype=torch.int64, device=device)
@@ -114,7 +122,7 @@ class OnnxRuntime:
         k = np.array([K], np.int64)
         binding = self.session.io_binding()
         fixed = {
-            "item_inputs": tables.inputs_CW,
+            "item_inputs": tables.inputs_RW,
             "item_outputs": tables.outputs_CD,
         }
         for name, tensor in {**inputs, **fixed}.items():
@@ -128,8 +136,13 @@ class OnnxRuntime:
                 name, device, 0, _numpy_type(tensor), tensor.shape, tensor.data_ptr()
             )
 
+        # A CUDA graph is replayed whatever is bound: each shape has a number of its own.
+        self.calls += 1
+        how = ort.RunOptions()
+        how.add_run_config_entry("gpu_graph_id", str(self.calls))
+
         def launch() -> None:
-            self.session.run_with_iobinding(binding)
+            self.session.run_with_iobinding(binding, how)
 
         # The session knows addresses alone: whoever has the call keeps their memory alive.
         return Prepared(
@@ -143,15 +156,23 @@ class OnnxRuntime:
 class TensorRT:
     """An engine, its context's launch replayed as a CUDA graph where that can be captured."""
 
-    def __init__(self, setting: Setting, run: EngineRun, profile_of: Callable[[int], int]) -> None:
+    dtype = torch.float16
+
+    def __init__(
+        self,
+        setting: Setting,
+        run: EngineRun,
+        graph: SequenceFile,
+        profile_of: Callable[[int], int],
+    ) -> None:
         self.setting, self.run, self.profile_of = setting, run, profile_of
-        self.dtype = torch.float16
+        self.form, self.folded_by = graph.form, graph.folded_by
 
     def prepare(self, tables: Tables, batch: int) -> Prepared:
         """Bind tables and make the memory of one batch size."""
         inputs = request(self.setting, tables.items, batch)
         fixed = {
-            "item_inputs": tables.inputs_CW,
+            "item_inputs": tables.inputs_RW,
             "item_outputs": tables.outputs_CD,
             "k": torch.tensor([K]),
         }

@@ -1,21 +1,47 @@
-"""Section "graphs": what the others run, converted once: fp32, and half with its types inside."""
+"""Section "graphs": what the others run, converted once: fp32, and half with its types inside.
+
+In which forms is `mmsr-export`'s own decision, for each size of catalogue.
+"""
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from benchmarks.gpu.setting import Findings, SectionSkippedError, Setting
-from benchmarks.gpu.shop import make_model, room_for, write_reference
+from benchmarks.gpu.shop import config_of, forms, make_model, room_for, write_reference
 from mmsr.bundle.manifest import Manifest, TableSizes
+from mmsr.export.forms import Forms
 
 SEEDS = (0, 1)  # 1: the weights of "the next night", for the refit
-FIVE_SOURCES = 4  # image, text, category beside the id in the input table
 
 
-def sequence_path(setting: Setting, seed: int, half: bool) -> Path:
-    """Return where the sequence graph lies; skips if it was not converted."""
-    return _there(setting.work / f"sequence-{seed}{'-fp16' if half else ''}.onnx")
+@dataclass(frozen=True, kw_only=True)
+class SequenceFile:
+    """A converted sequence graph, and what must be known of it to ask it."""
+
+    path: Path
+    form: str
+    half: bool  # its tables too
+    folded_by: int | None  # seed of the weights that are in the rows as well; None: plain rows
+
+
+def sequence_file(setting: Setting, items: int, seed: int, half: bool) -> SequenceFile:
+    """Return the graph that is shipped for so many items; skips if it was not converted."""
+    decided = forms(setting, items)
+    return SequenceFile(
+        path=_there(_sequence_path(setting, decided, seed, half)),
+        form=str(decided),
+        half=half,
+        folded_by=seed if decided.rows.folded else None,
+    )
+
+
+def _sequence_path(setting: Setting, decided: Forms, seed: int, half: bool) -> Path:
+    rows = "folded" if decided.rows.folded else "plain"
+    scoring = "chunked" if decided.scoring.chunked else "flat"
+    return setting.work / f"sequence-{rows}-{scoring}-{seed}{'-fp16' if half else ''}.onnx"
 
 
 def encoder_path(setting: Setting, name: str, half: bool) -> Path:
@@ -24,13 +50,21 @@ def encoder_path(setting: Setting, name: str, half: bool) -> Path:
 
 
 def manifest_of(setting: Setting, items: int) -> Manifest:
-    """Return as much of a manifest as the builder reads."""
-    width = setting.width
+    """Return as much of a bundle's manifest as the builder reads."""
+    decided = forms(setting, items)
     sizes = TableSizes(
-        items=items, capacity=items + 1, input_width=FIVE_SOURCES * width, output_width=width
+        items=items,
+        capacity=decided.capacity,
+        input_width=decided.rows.columns,
+        output_width=setting.width,
     )
     return Manifest(
-        max_length=50, exclude_seen=True, tables=sizes, graphs={}, model={}, features={}
+        max_length=config_of(setting).max_length,
+        exclude_seen=True,
+        tables=sizes,
+        graphs={},
+        model={},
+        features={},
     )
 
 
@@ -44,23 +78,45 @@ def write_graphs(setting: Setting, findings: Findings) -> None:
             continue
         for seed in seeds if items == setting.items[0] else seeds[:1]:
             write_reference(setting, items, seed)
+    for items in setting.items:
+        decided = forms(setting, items)
+        findings.cell(
+            {
+                "items": items,
+                "form": str(decided),
+                "rows of the tables": decided.capacity,
+                "columns": decided.rows.columns,
+                "why": f"{decided.rows.why}; {decided.scoring.why}",
+            }
+        )
+    for seed in seeds:
+        # What is refitted is the smallest catalogue's.
+        for items in setting.items if seed == seeds[0] else setting.items[:1]:
+            _write_sequence(setting, findings, items, seed)
+
+
+def _write_sequence(setting: Setting, findings: Findings, items: int, seed: int) -> None:
+    """Convert the graph that is shipped for so many items, unless another size has the same."""
     from mmsr.export.convert import convert_sequence
     from mmsr.export.precision import SEQUENCE_HALF_INPUTS, write_half
 
-    for seed in seeds:
-        began = time.perf_counter()
-        path = setting.work / f"sequence-{seed}.onnx"
-        convert_sequence(make_model(setting, seed), path, folded=False)
-        half = path.with_name(f"{path.stem}-fp16.onnx")
-        write_half(path, half, SEQUENCE_HALF_INPUTS)
-        findings.cell(
-            {
-                "graph": path.name,
-                "seconds": time.perf_counter() - began,
-                "fp32_bytes": path.stat().st_size,
-                "fp16_bytes": half.stat().st_size,
-            }
-        )
+    decided = forms(setting, items)
+    path = _sequence_path(setting, decided, seed, False)
+    if path.is_file():
+        return
+    began = time.perf_counter()
+    model = make_model(setting, seed)
+    convert_sequence(model, path, folded=decided.rows.folded, chunked=decided.scoring.chunked)
+    half = _sequence_path(setting, decided, seed, True)
+    write_half(path, half, SEQUENCE_HALF_INPUTS)
+    findings.cell(
+        {
+            "graph": path.name,
+            "seconds": time.perf_counter() - began,
+            "fp32_bytes": path.stat().st_size,
+            "fp16_bytes": half.stat().st_size,
+        }
+    )
 
 
 def write_encoders(setting: Setting, findings: Findings) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from benchmarks.gpu.contestants import Contestant, OnnxRuntime, TensorRT, Torch
 from benchmarks.gpu.engine_run import EngineRun
-from benchmarks.gpu.graphs import manifest_of, sequence_path
+from benchmarks.gpu.graphs import manifest_of, sequence_file
 from benchmarks.gpu.setting import Findings, Setting
 from benchmarks.gpu.shop import PROBES, Tables, compare, make_tables, room_for
 from benchmarks.gpu.timing import measure
@@ -28,10 +28,14 @@ def torch_latency(setting: Setting, findings: Findings, how: str) -> None:
 
 def onnx_latency(setting: Setting, findings: Findings, graphed: bool) -> None:
     """Time ONNX Runtime: fp16 and IO binding on a GPU, fp32 on a CPU."""
-    path = sequence_path(setting, 0, setting.cuda)
-    contestant = OnnxRuntime(setting, path, graphed)
-    findings.put("provider", contestant.ran_by)
-    _table(setting, findings, lambda items: contestant)
+
+    def open_graph(items: int) -> Contestant:
+        graph = sequence_file(setting, items, 0, setting.cuda)
+        contestant = OnnxRuntime(setting, graph, graphed)
+        findings.put("provider", contestant.ran_by)
+        return contestant
+
+    _table(setting, findings, open_graph)
 
 
 def tensorrt_latency(setting: Setting, findings: Findings, flavour_name: str) -> None:
@@ -46,34 +50,40 @@ def tensorrt_latency(setting: Setting, findings: Findings, flavour_name: str) ->
         return TensorRT(
             setting,
             EngineRun(plan, flavour),
+            sequence_file(setting, items, 0, True),
             lambda batch: next(i for i, size in enumerate(buckets) if batch <= size),
         )
 
     if setting.cuda:
         _table(setting, findings, open_engine)
         return
-    for items in setting.items[:1]:
+    for items in setting.items:
         _build(setting, findings, items, (flavour, None))
-    findings.note("no GPU: the engine was built, and not run")
+    findings.note("no GPU: the engines were built, and not run")
 
 
 def _build(
     setting: Setting, findings: Findings, items: int, what: tuple[Flavour, Gpu | None]
 ) -> tuple[bytes, tuple[int, ...]]:
     flavour, gpu = what
-    path = sequence_path(setting, 0, True)
-    sizes = setting.batches[-1:] if setting.quick else setting.batches
-    buckets = Buckets(sequence=(*sizes,) if PROBES in sizes else tuple(sorted({*sizes, PROBES})))
-    if setting.quick:
-        buckets = Buckets(sequence=sizes)
+    graph = sequence_file(setting, items, 0, True)
+    # As a bundle's engines are built: the gate's batch has no profile of its own, unless none is
+    # large enough.
+    sizes = setting.batches
+    buckets = Buckets(sequence=sizes if sizes[-1] >= PROBES else (*sizes, PROBES))
     request = BuildRequest(
-        onnx=path,
-        spec=describe(path),
+        onnx=graph.path,
+        spec=describe(graph.path),
         profiles=profiles_of("sequence", manifest_of(setting, items), buckets),
         timing_cache=setting.work / f"timing-{flavour.folder_name(gpu)}",
     )
     built = build_engine(request, flavour, lambda phase, done, steps: None)
-    report = {"items": items, "seconds": built.seconds, "bytes": len(built.plan)}
+    report = {
+        "items": items,
+        "form": graph.form,
+        "seconds": built.seconds,
+        "bytes": len(built.plan),
+    }
     findings.put("builds", [*findings.values["builds"], report])
     return built.plan, buckets.sequence
 
@@ -88,8 +98,9 @@ def _table(setting: Setting, findings: Findings, open_for: Open) -> None:
         if problem:
             findings.note(f"{items:,} items: {problem}")
             continue
-        tables = make_tables(setting, items, contestant.dtype)
-        findings.cell({"items": items, "gate": _gate(setting, contestant, tables)})
+        tables = make_tables(setting, items, contestant.dtype, contestant.folded_by)
+        gate = _gate(setting, contestant, tables)
+        findings.cell({"items": items, "form": contestant.form, "gate": gate})
         for batch in setting.batches:
             _cell(setting, findings, contestant, (tables, batch))
         del tables

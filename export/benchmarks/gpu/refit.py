@@ -7,14 +7,13 @@ the section, once everything is measured.
 
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from benchmarks.gpu.contestants import TensorRT
 from benchmarks.gpu.engine_run import EngineRun, EngineRunError
-from benchmarks.gpu.graphs import manifest_of, sequence_path
+from benchmarks.gpu.graphs import SequenceFile, manifest_of, sequence_file
 from benchmarks.gpu.setting import Findings, SectionSkippedError, Setting
 from benchmarks.gpu.shop import PROBES, compare, make_tables
 from benchmarks.gpu.timing import measure
@@ -100,13 +99,15 @@ class TensorRTEngines:
     def __init__(self, setting: Setting, flavour: Flavour) -> None:
         self.setting, self.flavour = setting, flavour
         self.items = setting.items[0]
-        self.tables = make_tables(setting, self.items, torch.float16)
+        # The next night's rows: where they are folded they hold weights of hers.
+        graph = sequence_file(setting, self.items, TONIGHT, True)
+        self.tables = make_tables(setting, self.items, torch.float16, graph.folded_by)
 
     def build(self, seed: int, *, refittable: bool) -> EngineRun:
         """Return a loaded engine with the weights of a seed."""
         request = BuildRequest(
-            onnx=self._onnx(seed),
-            spec=describe(self._onnx(seed)),
+            onnx=self._graph(seed).path,
+            spec=describe(self._graph(seed).path),
             profiles=profiles_of("sequence", manifest_of(self.setting, self.items), BUCKETS),
             refittable=refittable,
             timing_cache=self.setting.work / f"timing-refit-{self.flavour.name}",
@@ -119,7 +120,7 @@ class TensorRTEngines:
         trt = self.flavour.module
         refitter = trt.Refitter(run.engine, run.logger)
         parser = trt.OnnxParserRefitter(refitter, run.logger)
-        taken = parser.refit_from_file(str(self._onnx(seed)))
+        taken = parser.refit_from_file(str(self._graph(seed).path))
         if not taken or not refitter.refit_cuda_engine():
             raise EngineRunError(f"the engine does not take the weights: {run.logger.reason()}")
 
@@ -139,8 +140,9 @@ class TensorRTEngines:
             found[f"device_p50_ms_batch_{batch}"] = times.device_p50_ms
         return found
 
-    def _onnx(self, seed: int) -> Path:
-        return sequence_path(self.setting, seed, True)
+    def _graph(self, seed: int) -> SequenceFile:
+        return sequence_file(self.setting, self.items, seed, True)
 
     def _contestant(self, run: EngineRun) -> TensorRT:
-        return TensorRT(self.setting, run, lambda batch: 0 if batch == 1 else 1)
+        graph = self._graph(TONIGHT)
+        return TensorRT(self.setting, run, graph, lambda batch: 0 if batch == 1 else 1)

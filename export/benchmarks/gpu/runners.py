@@ -1,6 +1,7 @@
 """The engine's own runners on this GPU: the suite that they pass in the tests, and their times.
 
-On a small bundle with the real contract. Imports tests/support, where suite and bundle are.
+On a small bundle with the real contract. Of another, which has every graph, the engines are built
+and compared as `mmsr-repo engines` does. Imports tests/support, where suite and bundles are.
 """
 
 import time
@@ -10,6 +11,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from support.every_file import publish_every_file
 from support.runner_conformance import CHECKS, bind, inputs_of, requests
 from support.tiny_bundle import Shop, publish
 
@@ -18,7 +20,8 @@ from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.repository import Repository
 from mmsr.engine.opened import open_bundle
 from mmsr.engine.runners.base import Runner
-from mmsr.engine.runners.choose import Runners
+from mmsr.engine.runners.choose import Runners, open_engine
+from mmsr.export.tensorrt.compare import EngineParityError
 from mmsr.export.tensorrt.engines import EngineChoice, build_engines
 from mmsr.export.tensorrt.flavour import find_flavour, find_gpu
 from mmsr.export.tensorrt.profiles import Buckets
@@ -26,6 +29,7 @@ from mmsr.export.tensorrt.profiles import Buckets
 Kind = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 ON_A_GPU: tuple[Kind, ...] = ("cuda", "tensorrt", "tensorrt-rtx")
 BATCHES = (1, 8, 32)
+ENGINES = ("sequence", "item", "image_encoder", "text_encoder")
 CALLS = 200
 WARM_UP_CALLS = 5
 
@@ -43,6 +47,7 @@ def check_runners(setting: Setting, findings: Findings) -> None:
             try:
                 _prepare(kind, shop)
                 failed += _check(kind, shop, findings)
+                failed += _compare_engines(kind, Path(folder) / kind, findings)
             except MmsrError as reason:
                 findings.note(f"{kind}: left out: {reason}")
     if failed:
@@ -70,6 +75,26 @@ def _prepare(kind: Kind, shop: Shop) -> None:
         graphs=("sequence",),
     )
     build_engines(Repository(shop.root), shop.folder.name, choice, lambda *step: None)
+
+
+def _compare_engines(kind: Kind, root: Path, findings: Findings) -> int:
+    """Build every engine of a whole bundle, in fp16, and compare it; return how many fail."""
+    if kind not in ("tensorrt", "tensorrt-rtx"):
+        return 0
+    shop, gpu, failed = publish_every_file(root), find_gpu(), 0
+    for graph in ENGINES:
+        choice = EngineChoice(
+            flavour=find_flavour(kind, gpu), gpu=gpu, graphs=(graph,), open_engine=open_engine
+        )
+        try:
+            _, entries = build_engines(
+                Repository(root), shop.folder.name, choice, lambda *step: None
+            )
+            outcome: object = entries[graph].parity
+        except EngineParityError as error:
+            outcome, failed = f"FAILED: {error}", failed + 1
+        findings.cell({"runner": kind, "engine": graph, "outcome": outcome})
+    return failed
 
 
 def _check(kind: Kind, shop: Shop, findings: Findings) -> int:

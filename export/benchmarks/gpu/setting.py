@@ -31,8 +31,8 @@ class Setting:
 
     @property
     def items(self) -> tuple[int, ...]:
-        """Catalogue sizes."""
-        return (200, 500) if self.quick else (12_000, 1_000_000, 10_000_000)
+        """Catalogue sizes; of the quick ones the larger is large enough for the chunked top K."""
+        return (200, 46_000) if self.quick else (12_000, 1_000_000, 10_000_000)
 
     @property
     def batches(self) -> tuple[int, ...]:

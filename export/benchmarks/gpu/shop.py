@@ -1,6 +1,7 @@
 """The model, tables and histories that everybody is asked about, the same in every process."""
 
-# P histories, L history length, C table rows, W input columns, D width, K results
+# P histories, L history length, R rows of the input table, C rows that are scored, W input columns,
+# D width, K results
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,15 @@ from torch import Tensor
 from benchmarks.gpu.setting import LENGTH, K, SectionSkippedError, Setting
 from mmsr.engine.items import bound_rows, rows_outside
 from mmsr.engine.probe_answers import outside
+from mmsr.export.folding import RowFolder, plain_columns
+from mmsr.export.forms import Forms, forms_of
 from mmsr.training.config import ModelConfig
 from mmsr.training.model import SequentialRecommender, last_states
 
 PROBES = 64
 FEATURES = {"image": 8, "text": 8, "category": 4}  # of item content, which is not computed here
 CHUNK = 1 << 20  # table rows made at a time
+FOLDED = 1 << 16  # and folded at a time
 TIE = 1e-4  # relative to max(1, largest score): the project's definition of a right answer
 TABLE_COPIES = 2.5  # memory beside the tables: scores, sorted scores
 
@@ -27,40 +31,63 @@ TABLE_COPIES = 2.5  # memory beside the tables: scores, sorted scores
 class Tables:
     """Item tables on the device; row 0 is padding, and what follows the items."""
 
-    inputs_CW: Tensor
+    items: int
+    inputs_RW: Tensor
     outputs_CD: Tensor
     bias_SC: Tensor  # for PyTorch alone: -inf where a row is no item
 
-    @property
-    def items(self) -> int:
-        """Rows that are items."""
-        return len(self.inputs_CW) - 1
+
+def config_of(setting: Setting) -> ModelConfig:
+    """Return the model that everybody computes."""
+    width = setting.width
+    blocks = 1 if setting.quick else 2
+    return ModelConfig(width=width, side_width=width, blocks=blocks, max_length=LENGTH)
+
+
+def forms(setting: Setting, items: int) -> Forms:
+    """Return the forms in which `mmsr-export` ships this model for so many items."""
+    return forms_of(config_of(setting), items)
 
 
 def make_model(setting: Setting, seed: int) -> SequentialRecommender:
     """Return an untrained model of five sources; its speed does not depend on its weights."""
     torch.manual_seed(seed)
-    width = setting.width
-    blocks = 1 if setting.quick else 2
-    config = ModelConfig(width=width, side_width=width, blocks=blocks, max_length=LENGTH)
-    model = SequentialRecommender(config, 1, FEATURES).eval()
+    model = SequentialRecommender(config_of(setting), 1, FEATURES).eval()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "norm" not in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
-def make_tables(setting: Setting, items: int, dtype: torch.dtype) -> Tables:
-    """Return random tables; in fp16 they are the rounded fp32 ones."""
-    width = setting.width
-    columns = width * (1 + len(FEATURES))
+def make_tables(
+    setting: Setting, items: int, dtype: torch.dtype, folded_by: int | None = None
+) -> Tables:
+    """Return random tables; in fp16 they are the rounded fp32 ones.
+
+    `folded_by`: the seed of the model that folds the rows of the input table; None leaves them
+    plain, as the training model reads them.
+    """
+    capacity = forms(setting, items).capacity
+    columns = plain_columns(config_of(setting))
     bias_SC = torch.zeros(1, bound_rows(items), dtype=dtype, device=setting.device)
     bias_SC[0, rows_outside(items)] = -torch.inf
+    made = torch.float32 if folded_by is not None else dtype
+    inputs_RW = _random(setting, capacity, columns, (1, made))
+    inputs_RW[items + 1 :] = 0
+    if folded_by is not None:
+        inputs_RW = _folded(make_model(setting, folded_by).to(setting.device), inputs_RW, dtype)
     return Tables(
-        inputs_CW=_random(setting, items + 1, columns, (1, dtype)),
-        outputs_CD=_random(setting, bound_rows(items), width, (2, dtype)),
+        items=items,
+        inputs_RW=inputs_RW,
+        outputs_CD=_random(setting, bound_rows(items), setting.width, (2, dtype)),
         bias_SC=bias_SC,
     )
+
+
+@torch.no_grad()
+def _folded(model: SequentialRecommender, plain_RW: Tensor, dtype: torch.dtype) -> Tensor:
+    folder = RowFolder(model)
+    return torch.cat([folder(part_nW).to(dtype) for part_nW in plain_RW.split(FOLDED)])
 
 
 def _random(setting: Setting, rows: int, columns: int, how: tuple[int, torch.dtype]) -> Tensor:
@@ -78,7 +105,9 @@ def room_for(setting: Setting, items: int, batch: int, bytes_each: int) -> str |
     """Return why tables and scores of that size do not fit the device; None if they do."""
     if not setting.cuda:
         return None
-    tables = (items + 1) * setting.width * (2 + len(FEATURES)) * bytes_each
+    decided = forms(setting, items)
+    columns = max(decided.rows.columns, decided.rows.plain_columns)
+    tables = (decided.capacity * columns + bound_rows(items) * setting.width) * bytes_each
     needed = tables + TABLE_COPIES * items * batch * 4
     free, _ = torch.cuda.mem_get_info()
     if needed <= 0.8 * free:
@@ -106,7 +135,7 @@ def states(setting: Setting, seed: int, tables: Tables, history_PL: Tensor) -> T
     """Return PyTorch's fp32 states [P, D] by the full forward pass, on fp32 tables."""
     model = make_model(setting, seed).to(setting.device)
     length_P = torch.full((len(history_PL),), history_PL.shape[1], device=setting.device)
-    return last_states(model(tables.inputs_CW, history_PL), length_P)
+    return last_states(model(tables.inputs_RW, history_PL), length_P)
 
 
 @torch.no_grad()

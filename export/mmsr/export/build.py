@@ -23,7 +23,7 @@ from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
 from mmsr.export.encoder_memory import Known, known_of
 from mmsr.export.encoders import TOKENIZER, write_image, write_text
-from mmsr.export.folding import decide
+from mmsr.export.forms import forms_of
 from mmsr.export.gate import GateReport, Measured, measure
 from mmsr.export.initializers import digest_of, initializer_hashes, recorded_digest
 from mmsr.export.int8_text import INT8, install_int8_text
@@ -31,11 +31,9 @@ from mmsr.export.manifest_fields import features_of
 from mmsr.export.precision import PrecisionError
 from mmsr.export.quality import Policy, QualityError, QualityReport, judge
 from mmsr.export.reuse import follows_from, reuse_graph
-from mmsr.export.scoring_tail import decide_form
 from mmsr.export.stored import stored_tensors
 from mmsr.export.tables import (
     ProbeKind,
-    capacity_of,
     catalogue_of,
     plain_rows,
     probe_set,
@@ -245,8 +243,8 @@ def write_bundle(
     `fresh`: convert every graph, whatever earlier exports have left in the repository.
     """
     require_exportable(run.info.recipe.model)
-    capacity = capacity_of(run.info.items)
-    fold, scoring = decide(run.info.recipe.model, capacity), decide_form(capacity)
+    decided = forms_of(run.info.recipe.model, run.info.items)
+    fold, scoring = decided.rows, decided.scoring
     forms = {"folded": fold.folded, "chunked": scoring.chunked}
     store = TemplateStore(root=repository.root, fresh=fresh)
     with stages.stage("graphs"):

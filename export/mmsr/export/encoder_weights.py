@@ -21,10 +21,11 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sha256_json
 from mmsr.bundle.manifest import Manifest
 from mmsr.bundle.repository import Repository
+from mmsr.engine.encoders import text_precision_of
 from mmsr.engine.runners.base import AnyArray
 from mmsr.export.encoders import restore_encoder
 from mmsr.export.initializers import arrays_of
-from mmsr.export.int8_text import GRAPH, INT8, text_precision_of
+from mmsr.export.int8_text import GRAPH, INT8
 from mmsr.export.template import Source, Tensors, orders, same_numbers, tensors_of
 from mmsr.training.run import TrainedRun
 

@@ -21,7 +21,8 @@ from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
 from mmsr.engine.runners.onnx import open_onnx
 from mmsr.export.convert import convert_image_encoder, convert_text_encoder
 from mmsr.export.onnx_file import ExportError
-from mmsr.export.parity import THREADS, difference, max_distance, min_cosine
+from mmsr.export.parity import THREADS, difference
+from mmsr.export.vectors import max_distance, min_cosine
 from mmsr.training.features.specs import ImageEncoderSpec, TextEncoderSpec
 from mmsr.training.features.store import ModalityFeatures, open_features
 from mmsr.training.run import TrainedRun

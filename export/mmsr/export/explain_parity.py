@@ -23,7 +23,7 @@ from mmsr.training.model import SequentialRecommender
 from mmsr.training.run import TrainedRun
 
 USERS = 256  # from the shortest history to the longest
-BATCH = 32  # users a call
+BATCH = 16  # users a call
 NOTHING = "nothing"
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mmsr.bundle.manifest import Manifest
+from mmsr.engine.encoders import text_precision_of
 from mmsr.engine.errors import ProbeFailed
 from mmsr.engine.memory import give_back
 from mmsr.engine.model import SequenceModel
@@ -36,7 +37,7 @@ from mmsr.export.held_out import (
     held_out,
     torch_gains,
 )
-from mmsr.export.int8_text import INT8, text_effect, text_precision_of
+from mmsr.export.int8_text import INT8, text_effect
 from mmsr.export.onnx_file import ExportError
 from mmsr.export.parity import (
     THREADS,
@@ -348,6 +349,7 @@ def _item_runner(run: TrainedRun, folder: Path, manifest: Manifest) -> Iterator[
         yield runner
     finally:
         runner.close()
+        give_back()  # before whole encoders are read
 
 
 def _probe(run: TrainedRun, rows: ItemRows, model: SequenceModel) -> tuple[ProbeReport, float]:

@@ -23,7 +23,7 @@ from mmsr.training.statistics import Floats, paired_interval
 MOST_USERS = 20_000
 USER_SEED = 0
 CUTOFF = 10
-BATCH = 64  # users a call
+BATCH = 16  # users a call: as fast as 64, and a third of the memory
 
 Places = npt.NDArray[np.int64]
 

@@ -17,6 +17,7 @@ import torch
 
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import FileEntry, Manifest, load_manifest
+from mmsr.engine.encoders import text_precision_of
 from mmsr.export.encoders import encode_texts, sampled_texts
 from mmsr.export.held_out import Comparison, Interactions, compare, torch_gains
 from mmsr.export.initializers import digest_of, initializer_hashes
@@ -81,11 +82,6 @@ def install_int8_text(folder: Path) -> None:
             "text_precision": INT8,
         },
     ).save(folder)
-
-
-def text_precision_of(manifest: Manifest) -> str:
-    """Return what a bundle's text encoder is written in."""
-    return str(manifest.provenance.get("text_precision", "fp32"))
 
 
 def text_effect(

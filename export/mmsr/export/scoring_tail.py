@@ -6,14 +6,13 @@ hold them. The table is read as it lies, where the flat form lays it out anew fo
 request; and the top K looks at one number a chunk. Measured on a CPU, two threads, table as an
 input, width 64: at a million rows the chunked form takes 1.0 times as long at batch 1, 0.5 times
 at 8 and 0.7 times at 32; at 100,000 rows 1.4, 0.55 and 0.7 times; at 12,000 rows 2.5 (0.1 ms
-more), 1.1 and 1.0 times.
+more), 1.1 and 1.0 times. Which one a bundle gets is decided in `forms`.
 """
 
 # B requests, D width, C bound rows (a multiple of the chunk), n rows of a chunk, G chunks,
 # E excluded rows, K results
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +24,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from mmsr.engine.items import CHUNK
 from mmsr.export.int8_scoring import STATES, TABLE, node
 
-CHUNKED_FROM = 50_000  # rows of the table
 PREFIX = "score_"
 BARRED = f"{PREFIX}barred"  # the one node that writes the exclusions into the scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringForm:
-    """How a bundle's sequence graph finds the best rows, and why."""
-
-    chunked: bool
-    why: str
-
-
-def decide_form(capacity: int) -> ScoringForm:
-    """Choose by the rows of the table."""
-    chunked = capacity >= CHUNKED_FROM
-    return ScoringForm(chunked=chunked, why=f"{capacity} rows, chunks pay from {CHUNKED_FROM} on")
 
 
 def append_scoring(path: Path, *, chunked: bool) -> None:

@@ -11,10 +11,10 @@ import torch
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.manifest import TableSizes
-from mmsr.engine.items import bound_rows
 from mmsr.engine.opened import ITEM_INPUTS, ITEM_OUTPUTS
 from mmsr.engine.probe_set import ProbeSet
 from mmsr.export.folding import RowLayout, plain_columns
+from mmsr.export.forms import capacity_of
 from mmsr.export.parity import ITEMS_PER_CALL, as_stored, item_blocks, torch_rows
 from mmsr.export.row_file import RowFile
 from mmsr.training.batches import pad_histories
@@ -28,10 +28,8 @@ StoredRows = tuple[torch.Tensor, torch.Tensor]  # [C, W] and [C, D]
 PROBES = 1000
 PROBE_K = 20
 PROBE_SEED = 0
-BATCH = 64  # probes of one pass
+BATCH = 16  # probes of one pass
 MOST_SCORES = 1 << 25  # of one pass: 128 MiB
-SPARE_SHARE = 0.1  # of the items: rows for items added while serving
-MIN_SPARE = 256
 
 
 def catalogue_of(run: TrainedRun) -> Catalogue:
@@ -70,11 +68,6 @@ def item_rows(run: TrainedRun) -> ItemRows:
         rows = torch_rows(run, rows_n, run.content.rows(rows_n))
         inputs_NW[rows_n], outputs_ND[rows_n] = rows.inputs_nW, rows.outputs_nD
     return ItemRows(inputs_nW=inputs_NW, outputs_nD=outputs_ND, sides={})
-
-
-def capacity_of(items: int) -> int:
-    """Return the rows of the tables: padding, the items, and room for new ones."""
-    return bound_rows(items + max(MIN_SPARE, int(items * SPARE_SHARE)))
 
 
 def write_tables(run: TrainedRun, folder: Path, *, folded: bool) -> TableSizes:

@@ -20,10 +20,9 @@ from mmsr.export.parity import (
     difference,
     item_difference,
     length_buckets,
-    max_distance,
-    min_cosine,
 )
 from mmsr.export.subsets import SubsetReport, subsets_of
+from mmsr.export.vectors import max_distance, min_cosine
 
 NAN = float("nan")
 

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 from support.tiny_bundle import Sizes, make_twin, manifest_of, seal, write_files
 
 from mmsr.bundle.manifest import load_manifest, verify_files
+from mmsr.engine.encoders import text_precision_of
 from mmsr.export.initializers import digest_of, initializer_hashes
-from mmsr.export.int8_text import install_int8_text, text_precision_of, write_int8_text
+from mmsr.export.int8_text import install_int8_text, write_int8_text
 from mmsr.export.onnx_file import describe
 from mmsr.export.precision import PrecisionError
 

@@ -13,6 +13,7 @@ from mmsr.bundle.manifest import GraphSpec, TensorSpec
 from mmsr.engine.runners.base import AnyArray
 
 BATCH = "B"  # the dimension that every input of a request and every output begins with
+ITEMS = "n"  # the same of the graph that makes items' rows
 EXCLUDED = "E"
 SCORED = "C"  # rows of the table that are scored
 # The steps of a size, by dimension; for an input that is itself a size (k), by its name.
@@ -30,15 +31,16 @@ class Steps:
 
     dims: Sizes
     values: Sizes = field(default_factory=dict)
+    batch: str = BATCH  # the dimension of what is computed together
 
     @property
     def largest_batch(self) -> int:
         """How many rows one call computes at most."""
-        return self.dims[BATCH][-1]
+        return self.dims[self.batch][-1]
 
     def batch_place(self, key: Key) -> int:
         """Return which step of the batch a key has, from 0."""
-        return self.dims[BATCH].index(dict(key)[BATCH])
+        return self.dims[self.batch].index(dict(key)[self.batch])
 
 
 class Shaped(NamedTuple):
@@ -75,11 +77,11 @@ def shape_batch(
     inputs = {
         name: np.full_like(array, values[name])
         if name in values
-        else padded(array, tensors[name], sizes)
+        else padded(array, tensors[name], sizes, steps.batch)
         for name, array in batch.items()
     }
     key = tuple(sorted({**sizes, **values}.items()))
-    return Shaped(key, inputs, found[BATCH], next(iter(asked.values()), None))
+    return Shaped(key, inputs, found[steps.batch], next(iter(asked.values()), None))
 
 
 def step(name: str, size: int, steps: Sizes) -> int:
@@ -90,7 +92,7 @@ def step(name: str, size: int, steps: Sizes) -> int:
     raise TooLargeError(f"{name} {size}; at most {steps[name][-1]}")
 
 
-def padded(array: AnyArray, tensor: TensorSpec, sizes: Mapping[str, int]) -> AnyArray:
+def padded(array: AnyArray, tensor: TensorSpec, sizes: Mapping[str, int], batch: str) -> AnyArray:
     """Return an input in the sizes of its named dimensions."""
     shape = tuple(
         sizes[dim] if isinstance(dim, str) else size
@@ -103,7 +105,7 @@ def padded(array: AnyArray, tensor: TensorSpec, sizes: Mapping[str, int]) -> Any
     if EXCLUDED in tensor.shape and array.shape[-1]:
         # 0 would be a line that may come back: what is excluded anyway is the padding.
         grown[: len(array), array.shape[-1] :] = array[:, -1:]
-    if tensor.shape[0] == BATCH:
+    if tensor.shape[0] == batch:
         # A row like another one: whatever the graph does with it, it does without an error.
         grown[array.shape[0] :] = grown[array.shape[0] - 1]
     return grown
@@ -138,7 +140,7 @@ def pieces(
 ) -> list[dict[str, AnyArray]]:
     """Return a batch as several, none with more rows than the largest step."""
     most = steps.largest_batch
-    whole = {t.name for t in spec.inputs if not t.shape or t.shape[0] != BATCH}
+    whole = {t.name for t in spec.inputs if not t.shape or t.shape[0] != steps.batch}
     rows = max(len(array) for name, array in batch.items() if name not in whole)
     if rows <= most:
         return [dict(batch)]

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import onnxruntime as ort
 
 from mmsr.bundle.errors import BundleError
+from mmsr.bundle.manifest import GraphSpec
 from mmsr.engine.config import RunnerName
 from mmsr.engine.errors import ConfigError, DeviceFailed
 from mmsr.engine.opened import OpenedBundle
@@ -109,6 +110,35 @@ def fits(engine: EngineFile, machine: Machine) -> bool:
     )
 
 
+def proven(engines: Sequence[EngineFile], machine: Machine, graph: str) -> list[EngineFile]:
+    """Return the engines whose answers were compared on this kind of GPU; warn of the others."""
+    kind = machine.gpu.sm if machine.gpu else None
+    kept = [engine for engine in engines if engine.proven_on == kind]
+    others = [str(engine) for engine in engines if engine not in kept and fits(engine, machine)]
+    if others:
+        log.warning(
+            "the %s engine for %s was never compared on %s: it is not used; mmsr-repo engines on "
+            "this machine builds and compares it",
+            graph,
+            ", ".join(others),
+            kind,
+        )
+    return kept
+
+
+def open_engine(file: EngineFile, spec: GraphSpec) -> TensorRTRunner:
+    """Load an engine of a graph on this machine's GPU.
+
+    `DeviceFailed` if this GPU or version does not take it, `BundleError` if the file is damaged.
+    """
+    module = importlib.import_module(MODULES[file.flavour])
+    device = CudaDevice()
+    engine = LoadedEngine(module, file.read())
+    gpu = this_machine().gpu
+    name = f"{file.flavour} {file.version} {file.precision}, {gpu.name if gpu else 'GPU'}"
+    return TensorRTRunner(engine, spec, steps_of(file), device, name=name)
+
+
 @cache
 def this_machine() -> Machine:
     """Look what there is; asks for a GPU first, as some TensorRTs end a process without one."""
@@ -155,7 +185,11 @@ class Runners:
         there. An engine or device that fails when it is opened is warned of and passed over, unless
         it is the one wanted: `DeviceFailed`.
         """
-        choice = choose(self.wanted, this_machine(), find_engines(bundle.folder, graph))
+        engines = find_engines(bundle.folder, graph)
+        # The sequence graph's is compared with PyTorch's answers whenever it is loaded.
+        if graph != SEQUENCE and self.wanted not in ("cpu", "cuda"):
+            engines = proven(engines, this_machine(), graph)
+        choice = choose(self.wanted, this_machine(), engines)
         if choice.warning and graph == SEQUENCE:
             log.warning("%s", choice.warning)
         written = precision_of(bundle.manifest)
@@ -172,13 +206,7 @@ class Runners:
         return OpenedRunner(self._cpu(bundle, graph), written, False)
 
     def _engine(self, bundle: OpenedBundle, graph: str, file: EngineFile) -> Runner:
-        module = importlib.import_module(MODULES[file.flavour])
-        device = CudaDevice()
-        engine = LoadedEngine(module, file.read())
-        gpu = this_machine().gpu
-        name = f"{file.flavour} {file.version} {file.precision}, {gpu.name if gpu else 'GPU'}"
-        spec = bundle.manifest.graphs[graph]
-        runner = TensorRTRunner(engine, spec, steps_of(file), device, name=name)
+        runner = open_engine(file, bundle.manifest.graphs[graph])
         return WithFallback(runner, lambda: self._cpu(bundle, graph))
 
     def _cuda(self, bundle: OpenedBundle, graph: str) -> Runner:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.files import read_json, sha256_file
-from mmsr.engine.runners.buckets import BATCH, Steps, doubling
+from mmsr.engine.runners.buckets import BATCH, ITEMS, Steps, doubling
 
 ENGINE_MANIFEST = "engine.json"
 ENGINE_FORMAT = 1
@@ -32,6 +32,7 @@ class EngineFile:
     sm: str | None  # kind of GPU; None: any
     precision: str
     profiles: tuple[Mapping[str, Mapping[str, int]], ...]  # dimension -> least, typical, most
+    proven_on: str | None = None  # kind of GPU on which it answered as it should; None: nowhere
 
     def __str__(self) -> str:
         """Return what it is for."""
@@ -81,6 +82,7 @@ def read_engine(path: Path, bundle_id: str, graph: str) -> EngineFile | None:
             sm=None if any_gpu else raw["gpu"]["sm"],
             precision=entry["precision"],
             profiles=tuple(entry["profiles"]),
+            proven_on=raw["gpu"]["sm"] if raw["gpu"] and entry.get("parity") else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged ({error!r})") from None
@@ -89,9 +91,10 @@ def read_engine(path: Path, bundle_id: str, graph: str) -> EngineFile | None:
 def steps_of(engine: EngineFile) -> Steps:
     """Return the sizes to pad to: the profiles' own batches, and few of everything else."""
     first = engine.profiles[0]
+    batch = BATCH if BATCH in first else ITEMS
     return Steps(
         dims={
-            BATCH: tuple(profile[BATCH]["typical"] for profile in engine.profiles),
+            batch: tuple(profile[batch]["typical"] for profile in engine.profiles),
             **{
                 name: doubling(least, first[name]["most"])
                 for name, least in SHORTEST.items()
@@ -99,6 +102,7 @@ def steps_of(engine: EngineFile) -> Steps:
             },
         },
         values={RESULTS: result_steps(first[RESULTS]["most"])} if RESULTS in first else {},
+        batch=batch,
     )
 
 

@@ -7,7 +7,14 @@ from rich.console import Console
 from rich.table import Table
 
 from mmsr.bundle.repository import Repository
-from mmsr.export.tensorrt.engines import NOT_PROVEN, EngineChoice, Precision, build_engines
+from mmsr.engine.runners.choose import open_engine
+from mmsr.export.tensorrt.engines import (
+    NOT_PROVEN,
+    EngineChoice,
+    EngineEntry,
+    Precision,
+    build_engines,
+)
 from mmsr.export.tensorrt.flavour import find_flavour, find_gpu
 from mmsr.export.tensorrt.profiles import Buckets
 
@@ -30,11 +37,13 @@ def build_and_print(
 
         folder, entries = build_engines(repository, bundle_id, choice, tell)
     console = Console()
-    table = Table("graph", "precision", "size", "profiles", "built in", box=SIMPLE_HEAD)
+    columns = ("graph", "precision", "size", "profiles", "built in", "compared")
+    table = Table(*columns, box=SIMPLE_HEAD)
     for name, entry in entries.items():
         size = f"{entry.bytes / 2**20:.1f} MiB"
         built_in = f"{entry.seconds:.1f} s"
-        table.add_row(name, entry.precision, size, str(len(entry.profiles)), built_in)
+        profiles = str(len(entry.profiles))
+        table.add_row(name, entry.precision, size, profiles, built_in, said_of_parity(entry))
     console.print(table)
     where = "no GPU" if gpu is None else f"{gpu.name} ({gpu.sm})"
     console.print(
@@ -42,7 +51,18 @@ def build_and_print(
         highlight=False,
         soft_wrap=True,
     )
-    console.print(NOT_PROVEN, highlight=False, soft_wrap=True)
+    if choice.open_engine is None:
+        console.print(NOT_PROVEN, highlight=False, soft_wrap=True)
+
+
+def said_of_parity(entry: EngineEntry) -> str:
+    """Return what the comparison of an engine measured, in a few words."""
+    found = entry.parity
+    if found is None:
+        return "not run"
+    if "overlap" in found:
+        return f"overlap {found['overlap']:.4f}, {found['users']} users"
+    return f"cosine {found['min_cosine']:.6f}, {found['samples']} samples"
 
 
 def _choice(
@@ -56,4 +76,5 @@ def _choice(
         precision=precision,
         buckets=Buckets(sequence=tuple(sorted(set(batches)))) if batches else Buckets(),
         graphs=tuple(graphs) if graphs else None,
+        open_engine=None if gpu is None else open_engine,
     )

@@ -88,7 +88,7 @@ def profiles_of(graph: str, manifest: Manifest, buckets: Buckets) -> list[Profil
     if graph == "image_encoder":
         return [{"B": size} for size in batches(buckets.image)]
     if graph == "text_encoder":
-        longest = _text_length(manifest)
+        longest = text_length(manifest)
         length = Range(least=1, typical=min(64, longest), most=longest)
         return [{"B": size, "T": length} for size in batches(buckets.text)]
     raise TensorRTError(f"no sizes are known for the graph {graph!r}")
@@ -130,6 +130,7 @@ def shape_of(spec: GraphSpec, name: str, profile: Profile) -> tuple[tuple[int, .
     )
 
 
-def _text_length(manifest: Manifest) -> int:
+def text_length(manifest: Manifest) -> int:
+    """Return how many tokens a text has at most."""
     spec = manifest.features.get("text") or {}
     return int(spec.get("max_tokens", TEXT_LENGTH))

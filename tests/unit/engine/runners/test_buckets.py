@@ -47,6 +47,25 @@ def test_sizes_grow_to_their_steps_and_rows_like_the_last() -> None:
     assert (shaped.rows, shaped.results) == (2, 7)
 
 
+def test_a_batch_may_be_of_items() -> None:
+    """The item graph's rows are n; its table of ids, beside them, is as large as it is."""
+    spec = GraphSpec(
+        file="item.onnx",
+        inputs=(
+            TensorSpec(name="id_row", dtype="int64", shape=("n",)),
+            TensorSpec(name="known", dtype="bool", shape=("n",)),
+            TensorSpec(name="id_table", dtype="float32", shape=("R", 2)),
+        ),
+        outputs=(),
+    )
+    steps = Steps(dims={"n": (4,)}, batch="n")
+    batch = {"id_row": np.arange(6), "known": np.arange(6) < 3}
+    first, second = (shape_batch(spec, steps, piece) for piece in pieces(spec, steps, batch))
+    assert (first.rows, second.rows) == (4, 2)
+    assert second.inputs["id_row"].tolist() == [4, 5, 5, 5]
+    assert (first.key, steps.batch_place(first.key)) == ((("n", 4),), 0)
+
+
 def test_what_fits_already_is_not_copied() -> None:
     batch = batch_of(4, 12, 50)
     shaped = shape_batch(SPEC, STEPS, batch)

@@ -1,18 +1,20 @@
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.tiny_bundle import Shop
+from support.tiny_encoders import publish_with_encoders
 
 from mmsr.bundle.errors import BundleError
 from mmsr.bundle.files import sha256_file
 from mmsr.engine.errors import ConfigError, DeviceFailed
 from mmsr.engine.model import open_model
-from mmsr.engine.opened import open_bundle
+from mmsr.engine.opened import OpenedBundle, open_bundle
 from mmsr.engine.runners import choose as choosing
 from mmsr.engine.runners.choose import Choice, Machine, Runners, choose, device_steps, fits
 from mmsr.engine.runners.cuda import CudaDevice
@@ -216,6 +218,43 @@ def test_an_engine_that_fails_to_load_is_passed_over_unless_it_is_wanted(
     assert (precision, on_device) == ("fp32", False)
     assert "built on another GPU; ONNX Runtime serves sequence on the CPU instead" in caplog.text
     runner.close()
+
+
+@pytest.mark.parametrize(
+    ("parity", "sm", "used"),
+    [
+        (None, "sm90", False),
+        ({"min_cosine": 1.0}, "sm90", True),
+        ({"min_cosine": 1.0}, "sm80", False),
+    ],
+)
+def test_an_encoders_engine_is_used_where_it_was_compared_on_this_kind_of_gpu(
+    parity: dict[str, float] | None,
+    sm: str,
+    used: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The sequence graph's is used either way: it is compared whenever it is loaded."""
+    folder = publish_with_encoders(tmp_path).folder
+    where = put_engine(folder, flavour="tensorrt-rtx", version="1.7.1", gpu={"name": "", "sm": sm})
+    raw = json.loads((where / "engine.json").read_text())
+    raw["engines"]["image_encoder"] = raw["engines"]["sequence"] | {"parity": parity}
+    (where / "engine.json").write_text(json.dumps(raw))
+    monkeypatch.setattr(choosing, "this_machine", lambda: replace(MACHINE, cuda=False))
+    opened = []
+
+    def refuses(self: Runners, bundle: OpenedBundle, graph: str, file: EngineFile) -> None:
+        opened.append(graph)
+        raise DeviceFailed("no GPU in a test")
+
+    monkeypatch.setattr(Runners, "_engine", refuses)
+    for graph in ("sequence", "image_encoder"):
+        Runners(wanted="auto").open(open_bundle(folder), graph).runner.close()
+    assert opened == ["sequence", *["image_encoder"] * used]
+    said = "the image_encoder engine for tensorrt-rtx 1.7.1 was never compared on sm90"
+    assert (said in caplog.text) is not used
 
 
 def test_a_graph_without_an_engine_has_steps_of_its_own(shop: Shop) -> None:
