@@ -6,19 +6,19 @@
 # Pinned by tag: put the digest that your registry gives behind it (@sha256:...).
 FROM python:3.12.12-slim-bookworm AS build
 WORKDIR /src
-RUN python -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir "hatchling>=1.27,<2" \
-    && python -m venv /opt/mmsr
+COPY .ci/requirements-build.txt .ci/requirements-cpu.txt .ci/
+RUN python -m venv /opt/mmsr && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes -r .ci/requirements-build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY training/mmsr training/mmsr
 COPY export/mmsr export/mmsr
 COPY engine/mmsr engine/mmsr
 COPY proto/mmsr proto/mmsr
-COPY .ci/requirements.txt .ci/requirements.txt
-# Versions as the lock has them; of what it names only what serving needs: no torch.
-RUN sed -nE 's/^([A-Za-z0-9._-]+==[^\\]*[^ \\]) *\\$/\1/p' .ci/requirements.txt > constraints.txt \
+# What serving needs and no more, no torch; every file is compared with its hash in the lock.
+RUN /opt/mmsr/bin/pip install --no-cache-dir --require-hashes -r .ci/requirements-cpu.txt \
     && /opt/build/bin/hatchling build -t wheel -d /wheel \
-    && wheel="$(find /wheel -name '*.whl')" \
-    && /opt/mmsr/bin/pip install --no-cache-dir --constraint constraints.txt "${wheel}[engine,otel]"
+    && /opt/mmsr/bin/pip install --no-cache-dir --no-deps /wheel/*.whl \
+    && /opt/mmsr/bin/pip check
 
 FROM python:3.12.12-slim-bookworm
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mmsr

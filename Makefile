@@ -6,7 +6,7 @@ MMSR_DATA ?= ../shared/data
 export MMSR_DATA
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-real check format bench bench-rivals fuzz proof gpu-check proto lock
+.PHONY: help setup demo test test-real check format bench bench-rivals fuzz proof soak gpu-check proto lock wheel sbom test-lowest
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ test-real: setup ## tests on real data at MMSR_DATA (default ../shared/data; mis
 proof: setup ## the fault suite in its long form; report in tests/faults/results
 	@MMSR_PROOF=1 MMSR_FAULTS_REPORT=tests/faults/results/faults.md OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 \
 	  $(BIN)/python -m pytest -q tests/faults --show-capture=no
+
+# One worker: the load, the server and what it is compared with are on this machine alone.
+soak: setup ## half an hour of load, reloads and catalogue writes (MINUTES=30); report in tests/faults/results
+	@MMSR_SOAK_MINUTES=$(or $(MINUTES),30) MMSR_SOAK_REPORT=tests/faults/results/soak.md OMP_NUM_THREADS=1 \
+	  HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/faults/test_soak.py --show-capture=no -s
 
 fuzz: setup ## 100,000 damaged messages on every method (FUZZ_CALLS=1000000); report in engine/results
 	@MMSR_FUZZ_CALLS=$(or $(FUZZ_CALLS),100000) MMSR_FUZZ_REPORT=engine/results/fuzz.md \
@@ -60,5 +65,14 @@ gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in e
 proto: setup ## regenerate the Python code of the .proto files
 	@$(BIN)/python .ci/generate_proto.py
 
-lock: setup ## resolve .ci/requirements.txt anew from pyproject.toml and .ci/constraints.in
-	@$(BIN)/python .ci/lock.py
+lock: setup ## resolve the hashed sets .ci/requirements*.txt anew from pyproject.toml (LOCK="cpu cuda": those)
+	@$(BIN)/python .ci/lock.py $(LOCK)
+
+wheel: setup ## build dist/*.whl twice, the same bytes; serve with it alone in an environment of its own
+	@$(BIN)/python .ci/wheel.py
+
+sbom: setup ## what a server consists of, as CycloneDX: dist/mmsr-serve-cpu.cdx.json and -cuda
+	@$(BIN)/python .ci/sbom.py
+
+test-lowest: setup ## unit tests against the oldest releases that pyproject.toml allows (3 GB; Python 3.11 or 3.12)
+	@$(BIN)/python .ci/lowest.py

@@ -49,7 +49,7 @@ def run_with_a_fitting_python():
     for major, minor in reversed(FITTING):
         found = shutil.which(f"python{major}.{minor}")
         if found and subprocess.call([found, "-c", ""], stderr=subprocess.DEVNULL) == 0:
-            os.execv(found, [found, os.path.abspath(__file__)])
+            os.execv(found, [found, os.path.abspath(__file__)])  # noqa: S606
     version = ".".join(map(str, sys.version_info[:3]))
     sys.exit(
         f"error: {sys.executable} is Python {version}; MMSR needs Python 3.11, 3.12 or 3.13: "

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Two workers, a whole file to each: its module's fixtures are made once. Files come in the order of
 # tests/conftest.py, the longest first, and not in that of the number of their tests.
 SHARED_OUT = ("-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
-BUDGET_S = {"unit": 60, "contract": 60, "integration": 300, "faults": 120}  # on 2 cores
+BUDGET_S = {"unit": 60, "contract": 60, "integration": 300, "faults": 180}  # on 2 cores
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,22 @@ def unsafe_call(node: ast.Call) -> Iterator[str]:
         yield f"calls {name}"
 
 
+def test_asserts_only_tell_the_type_checker_what_holds() -> None:
+    """With -O they are gone: nothing that comes from outside may depend on one."""
+
+    def narrows(test: ast.expr) -> bool:
+        if isinstance(test, ast.Compare):
+            return isinstance(test.ops[0], ast.Is | ast.IsNot)
+        return isinstance(test, ast.Call) and called(test) == "isinstance"
+
+    found = [
+        at(path, node)
+        for path, node in nodes()
+        if isinstance(node, ast.Assert) and not narrows(node.test)
+    ]
+    assert not found, found
+
+
 def test_only_commands_print() -> None:
     printing = [
         at(path, node)

@@ -1,21 +1,44 @@
 """The wheel: all four parts, the generated code, the types, the five commands, the licence."""
 
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from support.tree import ROOT, SOURCE_ROOTS
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
+def built(source: Path, folder: Path) -> Path:
+    """Build the wheel of a tree."""
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = {k: v for k, v in os.environ.items() if k != "SOURCE_DATE_EPOCH"}
+    done = subprocess.run(command, cwd=source, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return zipfile.ZipFile(built(ROOT, tmp_path_factory.mktemp("wheel")))
+
+
+def test_another_checkout_builds_the_same_bytes(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for root in SOURCE_ROOTS:
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / root / "mmsr", tree / root / "mmsr", ignore=left_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, tree / name)
+    for path in tree.rglob("*.py"):  # a checkout by another person, at another time
+        path.chmod(0o600)
+        os.utime(path, (1, 1))
+    again = built(tree, tmp_path / "out")
+    assert again.name == Path(str(wheel.filename)).name
+    assert again.read_bytes() == Path(str(wheel.filename)).read_bytes()
 
 
 def files_on_disk() -> set[str]:

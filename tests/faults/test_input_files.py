@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.damaged_bytes import damaged
 from support.tally import SEED, Tally, rounds
 from support.tree import ROOT
 
@@ -17,9 +19,11 @@ from mmsr.bundle.errors import MmsrError
 from mmsr.bundle.preprocess import ImageError, ImagePreprocess, load_pixels
 from mmsr.engine.config import ServeConfig
 from mmsr.engine.config_sources import printed, read_config
+from mmsr.engine.tokens import TokenFile, entry_of
+from mmsr.training.compare_plan import parse_variant
 from mmsr.training.config import load_recipe
 
-TOMLS = rounds(300, 5000)
+TOMLS = rounds(400, 10_000)
 PICTURES = rounds(300, 5000)
 PIECES = (
     b"=",
@@ -31,44 +35,37 @@ PIECES = (
     b"-1",
     b"1e999",
     b"9" * 40,
+    b"9" * 400,
+    b"9" * 5000,
+    b"[" * 5000,
+    b"{a=" * 5000,
     b"true",
     b"\xff",
     b"{}",
 )
 OTHERS = (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError)
+VARIANT = 'gate: model.fusion="gate"; loss.text_weight=0.0; fit.epochs=3'
+ENTRY = entry_of("shop", ["recommend"], "t")
 SPEC = ImagePreprocess(size=16, max_pixels=1_000_000)
 
 
-def damaged(content: bytes, choose: random.Random, pieces: tuple[bytes, ...] = ()) -> bytes:
-    """Cut it, turn bits, repeat or exchange stretches, and put pieces in."""
-    changed = bytearray(content)
-    for _ in range(choose.randint(1, 4)):
-        place = choose.randrange(len(changed) + 1)
-        length = choose.randint(0, 30)
-        kind = choose.randrange(5)
-        if kind == 0:
-            del changed[place : place + length]
-        elif kind == 1 and place < len(changed):
-            changed[place] ^= 1 << choose.randrange(8)
-        elif kind == 2:
-            changed[place:place] = changed[place : place + length]
-        elif kind == 3 and pieces:
-            changed[place : place + choose.randint(0, 3)] = choose.choice(pieces)
-        elif kind == 4:
-            del changed[choose.randrange(len(changed) + 1) :]
-        if not changed:
-            changed = bytearray(b" ")
-    return bytes(changed)
+def readers_of_toml(path: Path) -> list[tuple[bytes, Callable[[], object]]]:
+    """Return what each command reads as TOML: a good file's content, and how it is read."""
+    toy = load_recipe(ROOT / "training/configs/toy.toml")
+    tokens = ENTRY + "requests_per_s = 5\nburst = 10\n"
+    settings = printed(read_config(ServeConfig, None, {}, {("server", "repository"): path}))
+    return [
+        ((ROOT / "training/configs/toy.toml").read_bytes(), lambda: load_recipe(path)),
+        (settings.encode(), lambda: read_config(ServeConfig, path, {}, {})),
+        (tokens.encode(), lambda: TokenFile(path, time.monotonic).load()),
+        (VARIANT.encode(), lambda: parse_variant(path.read_text(errors="replace"), toy)),
+    ]
 
 
 def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
-    """Recipes and settings of the server (TOML) damaged at random."""
+    """Recipes, their variants, settings of the server and tokens (TOML) damaged at random."""
     choose, path = random.Random(SEED), tmp_path / "settings.toml"
-    settings = printed(read_config(ServeConfig, None, {}, {("server", "repository"): tmp_path}))
-    read: list[tuple[bytes, Callable[[], object]]] = [
-        ((ROOT / "training/configs/toy.toml").read_bytes(), lambda: load_recipe(path)),
-        (settings.encode(), lambda: read_config(ServeConfig, path, {}, {})),
-    ]
+    read = readers_of_toml(path)
     for n in range(TOMLS):
         good, load = read[n % len(read)]
         path.write_bytes(damaged(good, choose, PIECES))
@@ -79,11 +76,37 @@ def test_settings_that_are_damaged(tmp_path: Path, tally: Tally) -> None:
                 tally.lose(f"{n}: {error}")
             else:
                 tally.survived("refused in one line")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        except (OSError, ValueError, *OTHERS, RecursionError) as error:
             tally.lose(f"{n}: {type(error).__name__}: {error}")
         else:
             tally.survived("means something that may be set")
     tally.check(at_least=TOMLS)
+
+
+@pytest.mark.parametrize("text", ["x: a.b=" + "[" * 5000, "a = " + "[" * 5000, "a = " + "9" * 5000])
+def test_settings_without_an_end(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    for _, load in readers_of_toml(path):
+        with pytest.raises(MmsrError) as refused:
+            load()
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (0, "[fit]\nlearning_rate = {}"),
+        (1, "[batch]\nmax_wait_ms = {}"),
+        (2, ENTRY + "requests_per_s = {}\nburst = 1"),
+        (3, "x: fit.learning_rate = {}"),
+    ],
+)
+def test_a_number_that_no_float_can_hold(tmp_path: Path, file: int, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text.format("9" * 400))
+    with pytest.raises(MmsrError, match=r"learning_rate|max_wait_ms|requests_per_s"):
+        readers_of_toml(path)[file][1]()
 
 
 def pictures() -> list[bytes]:

@@ -4,7 +4,9 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -233,6 +235,43 @@ def test_a_revoked_token_is_refused_and_the_others_stay(shop: Shop, tmp_path: Pa
             assert gone not in str(error.details())
 
     run(main())
+
+
+def test_a_token_that_leaves_the_file_ends_open_streams_and_new_calls_by_itself(
+    shop: Shop, files: Files, authority: Authority, tmp_path: Path
+) -> None:
+    path, kept, gone = tmp_path / "tokens.toml", new_token(), new_token()
+    entry = entry_of("shop", ["recommend"], kept)
+    path.write_text(entry + entry_of("leaver", ["recommend"], gone))
+    security = replace(files.tls, tokens=path)
+    message = pb.RecommendStreamRequest(key="a", request=asking("item-1")).SerializeToString()
+
+    async def main() -> None:
+        async with running(shop, security=security) as server, encrypted(server, authority) as way:
+            ask: Any = way.stream_stream("/mmsr.v1.Recommender/RecommendStream")
+            stream = ask(metadata=(("authorization", f"Bearer {gone}"),), timeout=PATIENCE_S)
+            await stream.write(message)
+            assert pb.RecommendStreamResponse.FromString(await stream.read()).key == "a"
+            await stream.write(message)
+            path.write_text(entry)  # no restart, no signal
+            assert await status_at_last(stream, message) == grpc.StatusCode.UNAUTHENTICATED
+            error = await refused(way, asking("item-1"), {"authorization": f"Bearer {gone}"})
+            assert error.code() == grpc.StatusCode.UNAUTHENTICATED
+            await call(way, asking("item-1"), {"authorization": f"Bearer {kept}"})
+
+    run(main())
+
+
+async def status_at_last(stream: Any, message: bytes) -> grpc.StatusCode:
+    """Ask on a stream until it ends; return how."""
+    try:
+        while await stream.read() is not grpc.aio.EOF:
+            await stream.write(message)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    except asyncio.InvalidStateError:  # it ended while the message was written
+        pass
+    return await stream.code()  # type: ignore[no-any-return]
 
 
 def test_the_health_probe_speaks_tls(

@@ -24,9 +24,9 @@ class Queued(NamedTuple):
     service: Service
     begun: Begun
 
-    def reply(self) -> Reply:
-        """Return the reply, or raise why there is none; the ride has ended."""
-        return self.service.finish(self.begun)
+    async def reply(self) -> Reply:
+        """Return the reply, or raise why there is none."""
+        return await self.service.settled(self.begun)
 
     def withdraw(self) -> None:
         """Take the request back."""
@@ -71,7 +71,7 @@ class Bulk(Generic[Request, Answer]):
             raise
         answers: list[Answer] = []
         for some in _parts(begun):
-            answers += map(self._end_one, some)
+            answers += [await self._end_one(queued) for queued in some]
             await asyncio.sleep(0)
         return answers
 
@@ -83,11 +83,11 @@ class Bulk(Generic[Request, Answer]):
         except EngineError as error:
             return error
 
-    def _end_one(self, queued: Queued | EngineError) -> Answer:
+    async def _end_one(self, queued: Queued | EngineError) -> Answer:
         if isinstance(queued, EngineError):
             return self._failed(queued)
         try:
-            return self._answered(queued, queued.reply())
+            return self._answered(queued, await queued.reply())
         except EngineError as error:
             return self._failed(error)
 

@@ -124,7 +124,7 @@ def is_here(target: str) -> bool:
 
 def typed(error: Any) -> EngineError:
     """Translate gRPC's error, which is a call as well: code, details, trailing metadata."""
-    metadata = dict(error.trailing_metadata() or ())
+    metadata = dict(iter(error.trailing_metadata() or ()))  # older releases: no mapping to copy
     retry = str(metadata.get(RETRY_AFTER, ""))
     retry_ms = int(retry) if retry.isascii() and retry.isdigit() else None
     reason = str(metadata.get(REASON, ""))

@@ -105,7 +105,7 @@ def _number(value: object, kind: type[int] | type[float]) -> int | float | None:
         return None
     try:
         return kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a whole number of hundreds of digits is no float
         return None
 
 

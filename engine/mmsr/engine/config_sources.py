@@ -94,7 +94,7 @@ def _tables(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; expected a configuration in TOML") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also numbers without end
         raise ConfigError(f"{path} is not readable as TOML: {error}") from None
 
 

@@ -9,7 +9,7 @@ from mmsr.engine.checks import check_explain, require_known
 from mmsr.engine.explain import Explainer, Explanation
 from mmsr.engine.query import ExplainedItem, ExplainQuery, ExplainReply
 from mmsr.engine.rows import RowRequest
-from mmsr.engine.service import Service
+from mmsr.engine.service import ASKED_AGAIN, Service
 
 EXPLAINED = 10  # items, where a query names neither items nor k
 
@@ -40,7 +40,12 @@ class ExplainItems:
         check_explain(query, self._service.limits)
         self._explainer.require()
         with self._asides.visit():
-            return await self._explain(query, deadline)
+            for _ in range(1 + ASKED_AGAIN):
+                seen, _ = self._service.history_rows(query.history)
+                reply = await self._explain(query, deadline)
+                if seen == self._service.history_rows(query.history)[0]:
+                    break  # else it was read with an item that is gone, or without one that came
+        return reply
 
     async def _explain(self, query: ExplainQuery, deadline: float | None) -> ExplainReply:
         service = self._service

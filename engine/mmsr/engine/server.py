@@ -347,6 +347,8 @@ def server_options(config: ServeConfig) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second server shares the port without an error
         ("grpc.max_receive_message_length", config.limits.message_bytes),
         ("grpc.max_concurrent_streams", config.security.connection_calls),
+        # Else gRPC ends calls above that limit with UNAVAILABLE, though clients hold them back.
+        ("grpc.http.overload_protection", 0),
         # gRPC refuses at random between the two; equal, they are one limit.
         ("grpc.server.max_pending_requests", config.batch.pending_limit),
         ("grpc.server.max_pending_requests_hard_limit", config.batch.pending_limit),

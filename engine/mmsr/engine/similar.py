@@ -18,7 +18,7 @@ from mmsr.engine.filters import RowFilters
 from mmsr.engine.model import SequenceModel
 from mmsr.engine.query import SimilarQuery, SimilarReply
 from mmsr.engine.rows import RowRequest
-from mmsr.engine.service import Service
+from mmsr.engine.service import ASKED_AGAIN, Service
 
 Result = TypeVar("Result")
 
@@ -65,8 +65,16 @@ class SimilarItems:
 
         `InvalidRequest`, `UnknownItem`, `NoContentVectors`, and what `Asides.turn` raises. A change
         of the catalogue that comes while rows are compared is seen by the filters and may be
-        missed as a neighbour.
+        missed as a neighbour. What is denied by an id that comes meanwhile does not come back.
         """
+        denied = set(query.excluded_ids)
+        for _ in range(1 + ASKED_AGAIN):
+            reply = await self._nearest(query, deadline)
+            if not denied or denied.isdisjoint(reply.item_ids):
+                break
+        return reply
+
+    async def _nearest(self, query: SimilarQuery, deadline: float | None) -> SimilarReply:
         check_similar(query, self._service.limits)
         number = self._number_of(query.item_id)
         table_CD = self._table(query)

@@ -20,7 +20,7 @@ import re
 import secrets
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Token:
 
     client: str
     scopes: frozenset[str]
-    digest: bytes  # SHA-256 of the token
+    digest: bytes = field(repr=False)  # SHA-256 of the token
     rate: Rate | None = None
 
 
@@ -79,11 +79,11 @@ def parse_tokens(text: str, where: str) -> tuple[Token, ...]:
     """Read the file's text; `ConfigError` names the entry that is wrong, never a hash."""
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where} is no TOML: {error}") from None
     entries = content.pop("token", [])
     if content or not isinstance(entries, list):
-        known = ", ".join(sorted(content)) or "token"
+        known = _shown(", ".join(sorted(content)) or "token")
         raise ConfigError(f"{where}: {known}; expected [[token]] tables and nothing else")
     tokens = tuple(
         _token(entry, f"{where}, token {number}") for number, entry in enumerate(entries, 1)
@@ -99,14 +99,14 @@ def _token(entry: Any, where: str) -> Token:
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} is no table; expected client, scopes and sha256")
     if unknown := sorted(entry.keys() - KEYS):
-        raise ConfigError(f"{where}: unknown key {unknown[0]!r}; known keys: {_listed(KEYS)}")
+        raise ConfigError(f"{where}: unknown key {_shown(unknown[0])}; known keys: {_listed(KEYS)}")
     client, scopes, sha256 = (entry.get(key) for key in ("client", "scopes", "sha256"))
-    if not (isinstance(client, str) and CLIENT.fullmatch(client)):
+    if not (isinstance(client, str) and CLIENT.fullmatch(client)) or PREFIX in client:
         raise ConfigError(
-            f"{where}: client {client!r}; expected 1 to 64 letters, digits, '.', '_' or '-'"
+            f"{where}: client {_shown(client)}; expected 1 to 64 letters, digits, '.', '_' or '-'"
         )
     if not (isinstance(scopes, list) and scopes and all(scope in SCOPES for scope in scopes)):
-        raise ConfigError(f"{where}: scopes {scopes!r}; expected some of {', '.join(SCOPES)}")
+        raise ConfigError(f"{where}: scopes {_shown(scopes)}; expected some of {', '.join(SCOPES)}")
     if not (isinstance(sha256, str) and SHA256.fullmatch(sha256)):
         raise ConfigError(
             f"{where}: sha256 is not 64 lower-case hex digits; make one with "
@@ -126,9 +126,18 @@ def _rate(entry: dict[str, Any], where: str) -> Rate | None:
         return None
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         raise ConfigError(f"{where}: expected requests_per_s and burst, both numbers")
-    rate = Rate(*(float(value or 0) for value in values))
+    try:
+        rate = Rate(*(float(value or 0) for value in values))
+    except OverflowError:
+        raise ConfigError(f"{where}: requests_per_s or burst is no number that can be") from None
     rate.check(where)
     return rate
+
+
+def _shown(value: object) -> str:
+    """Return what stands in the file for a message that may be logged: never a token."""
+    shown = repr(value)
+    return "a token in the wrong place" if PREFIX in shown else shown
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -81,11 +81,11 @@ class ObjectStore:
             raise BundleError(f"no label {name!r} at {self.url}; there are: {known}")
         try:
             moves = [LabelMove(**move) for move in json.loads(content)["moves"]]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(
                 f"{self.url}: label {name!r} is damaged ({error!r}); push it again"
             ) from None
-        ids = [str(move.bundle_id) for move in moves]
+        ids = [move.bundle_id for move in moves]
         if not ids or not all(BUNDLE_ID.fullmatch(i) for i in ids):
             raise BundleError(f"{self.url}: label {name!r} names {ids}; push it again")
         return moves
@@ -136,8 +136,18 @@ def open_store(url: str) -> ObjectStore:
     try:
         filesystem, root = fsspec.core.url_to_fs(url)
     except ImportError as error:  # the backend is a package of its own: s3fs, gcsfs, adlfs
-        raise MmsrError(f"{url}: {error}") from None
+        raise MmsrError(f"{without_secret(url)}: {error}") from None
     except ValueError as error:  # a kind of URL that nobody knows
-        raise MmsrError(f"{url}: {error}; expected s3://, gs://, abfs://, file:// …") from None
+        shown = without_secret(url)
+        raise MmsrError(f"{shown}: {error}; expected s3://, gs://, abfs://, file:// …") from None
     filesystem.invalidate_cache()  # another process may have written since this one looked
-    return ObjectStore(url, filesystem, str(root))
+    return ObjectStore(without_secret(url), filesystem, str(root))
+
+
+def without_secret(url: str) -> str:
+    """Return a URL as messages may show it: without a name and a password, should it have them."""
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    if not mark or "@" not in host:
+        return url
+    return f"{scheme}://…@{host.rpartition('@')[2]}{slash}{path}"

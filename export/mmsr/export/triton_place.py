@@ -95,7 +95,7 @@ def seal(made: Path) -> None:
     """Bring a finished model to the disk; another user may run Triton."""
     for path in [made, *made.rglob("*")]:
         if path.is_dir():
-            os.chmod(path, 0o755)
+            os.chmod(path, 0o755)  # noqa: S103
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

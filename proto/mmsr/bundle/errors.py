@@ -16,5 +16,9 @@ class BundleError(MmsrError):
 
 def one_line(error: BaseException) -> str:
     """Return what a library says of a damaged file as one printable line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal or a log, which it cannot garble."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

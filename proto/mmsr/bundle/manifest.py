@@ -1,5 +1,6 @@
 """`manifest.json`: what a bundle holds, where it comes from and what was proven of it."""
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -9,6 +10,7 @@ from mmsr.bundle.files import read_json, sha256_file, sha256_json, write_json
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+SHA256 = re.compile(r"[0-9a-f]{64}")
 # The fields that answers depend on, beside the files; metrics and provenance are only said of them.
 IDENTIFYING = frozenset(
     {"format_version", "max_length", "exclude_seen", "tables", "graphs", "model", "features"}
@@ -111,6 +113,7 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         manifest = _parse(raw)
         _check_names([*manifest.files, *(graph.file for graph in manifest.graphs.values())])
+        _check_hashes(manifest.files)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BundleError(f"{path} is damaged ({error!r}); export the model again") from None
     if claimed != manifest.bundle_id:
@@ -125,8 +128,16 @@ def _check_names(names: list[str]) -> None:
     """Raise `ValueError` for a file name that leads out of the bundle."""
     for name in names:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
+        leads_out = path.is_absolute() or ".." in path.parts or not path.parts
+        if leads_out or str(path) != name or not name.isprintable() or name == MANIFEST:
             raise ValueError(f"file name {name!r}")
+
+
+def _check_hashes(files: dict[str, FileEntry]) -> None:
+    """Raise `ValueError` for what is no hash: object storage names its objects by them."""
+    for name, entry in files.items():
+        if not (isinstance(entry.sha256, str) and SHA256.fullmatch(entry.sha256)):
+            raise ValueError(f"SHA-256 of {name!r}: {entry.sha256!r}")
 
 
 def _parse(raw: dict[str, Any]) -> Manifest:

@@ -16,6 +16,9 @@ from mmsr.bundle.errors import MmsrError
 if TYPE_CHECKING:
     from PIL import Image
 
+# What shops' pictures come in. Not what Pillow reads by other programs (PostScript by Ghostscript),
+# nor what holds pictures of another size than its header says (ICO).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # Resampling filters by name, as Pillow numbers them (PIL.Image.Resampling).
 FILTERS = {"bilinear": 2, "bicubic": 3, "lanczos": 1}
 
@@ -40,13 +43,20 @@ class ImagePreprocess:
             )
 
 
+def _formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # older releases lack some
+
+
 def open_image(data: bytes, max_pixels: int) -> "Image.Image":
     """Read the header only; refuse what is no image or has more than `max_pixels` pixels."""
     from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit warns first; the one below refuses
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=_formats())
     except UnidentifiedImageError:
         raise ImageError(f"not an image ({len(data)} bytes)") from None
     except (OSError, ValueError, SyntaxError) as error:

@@ -41,6 +41,10 @@ class LabelMove:
     since: str  # ISO 8601, UTC
     reason: str | None = None  # why a server moved it by itself; None: somebody wanted it so
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in self.entry().values()):
+            raise TypeError(f"expected texts, found {self.entry()}")
+
     def entry(self) -> dict[str, str]:
         """Return it as the label's file holds it: without what is not there."""
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -132,7 +136,7 @@ class Repository:
             os.fsync(descriptor)
             os.close(descriptor)
         sync_directory(staged)
-        os.chmod(staged, 0o755)  # another user may serve the bundle
+        os.chmod(staged, 0o755)  # noqa: S103 (another user may serve the bundle)
         with self.locked():
             if isinstance(to, Move):
                 self.require_unmoved(to)

@@ -70,6 +70,22 @@ def test_a_cut_file_is_an_error(kind: str) -> None:
             load_pixels(whole[:cut], SPEC)
 
 
+def test_what_other_programs_would_have_to_read_is_no_image() -> None:
+    eps = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(eps, "EPS")
+    inside = io.BytesIO()  # its header says 16 x 16, the picture in it is what it likes
+    Image.new("RGB", (64, 64)).save(inside, "ICO", sizes=[(16, 16)])
+    for data in (eps.getvalue(), inside.getvalue(), b"%!PS-Adobe-3.0 EPSF-3.0\n(sh) system\n"):
+        with pytest.raises(ImageError, match="not an image"):
+            load_pixels(data, SPEC)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_every_usual_format_is_read(kind: str) -> None:
+    data = encode(Image.new("RGB", (20, 20), (9, 9, 9)), kind)
+    assert load_pixels(data, SPEC).shape == (16, 16, 3)
+
+
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(MmsrError, match="resample 'nearest'"):
         ImagePreprocess(resample="nearest")

@@ -45,7 +45,7 @@ class Asked:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.futures.append(future)
         job: Any = None
-        return Begun([], 0, False, Waiting(job, 1, deadline, future))
+        return Begun(query, [], 0, False, Waiting(job, 1, deadline, future))
 
     def finish(self, begun: Begun) -> Reply:
         assert begun.ticket is not None

@@ -75,6 +75,32 @@ def test_an_entry_that_is_wrong_is_named_and_no_hash_is_told(text: str, complain
     assert module.digest_of("t").hex() not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        'client = "{}"',
+        'scopes = ["{}"]',
+        "{} = 1",
+        'sha256 = "{}"',
+        '"{}"',
+    ],
+)
+def test_a_token_that_was_put_into_the_file_is_refused_and_not_told(place: str) -> None:
+    token = new_token()
+    lines = ENTRY.splitlines()
+    key = place.partition(" ")[0]
+    text = "\n".join([line for line in lines if not line.startswith(key)] + [place.format(token)])
+    for whole in (text, place.format(token) + "\n" + ENTRY):
+        with pytest.raises(ConfigError) as refused:
+            parse_tokens(whole, "here")
+        assert token not in str(refused.value)
+
+
+def test_an_entry_does_not_show_its_hash() -> None:
+    parsed = parse_tokens(ENTRY, "here")
+    assert repr(module.digest_of("t")) not in repr(parsed)
+
+
 def written(path: Path, text: str, age: int) -> None:
     path.write_text(text)
     os.utime(path, ns=(age, age))  # two writes within one tick of the file system's clock

@@ -13,7 +13,7 @@ from support.tiny_bundle import Sizes, make_twin, manifest_of, seal, write_files
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.manifest import FileEntry, verify_files
 from mmsr.bundle.repository import Repository
-from mmsr.export.object_store import ObjectStore, open_store
+from mmsr.export.object_store import ObjectStore, open_store, without_secret
 from mmsr.export.transfer import pull, push
 
 SMALL = Sizes(items=20, spare=4, width=4, extra_width=2, max_length=5, probes=6)
@@ -218,6 +218,7 @@ def test_a_label_of_a_stranger_does_not_lead_out_of_the_repository(
         ("canary", json.dumps({"moves": [{"bundle_id": "../../etc"}]})),
         ("canary", "{"),
         ("canary", json.dumps({"moves": []})),
+        ("canary", json.dumps({"moves": [{"bundle_id": "a" * 16, "since": "", "reason": [1]}]})),
     ):
         store._filesystem.pipe_file(f"{store._root}/labels/{name}.json", content.encode())
         with pytest.raises(BundleError, match="label 'canary'"):
@@ -234,3 +235,57 @@ def test_an_object_has_to_arrive_whole(url: str, tmp_path: Path) -> None:
 def test_a_backend_that_is_not_there_is_one_message() -> None:
     with pytest.raises(MmsrError, match=r"nosuch://bucket: .*expected s3://"):
         open_store("nosuch://bucket")
+
+
+def test_no_message_shows_a_password_that_stands_in_a_url(tmp_path: Path) -> None:
+    with pytest.raises(MmsrError, match=r"nosuch://…@host/bucket: ") as refused:
+        open_store("nosuch://key:hidden@host/bucket")
+    assert "hidden" not in str(refused.value)
+    plain = str(tmp_path / "a@b")
+    assert without_secret(plain) == plain
+    assert without_secret("s3://bucket/a@b") == "s3://bucket/a@b"
+    assert without_secret("sftp://me:hidden@a@host/x") == "sftp://…@host/x"
+
+
+@pytest.mark.parametrize("sha256", ["../../../../secret", "A" * 64, "", 3])
+def test_a_manifest_of_a_stranger_does_not_lead_out_of_the_storage(
+    repository: Repository, url: str, tmp_path: Path, sha256: object
+) -> None:
+    store = open_store(url)
+    push(repository, store, ["canary"], quiet)
+    path = f"{store._root}/versions/{store.label('canary')[-1].bundle_id}/manifest.json"
+    raw = json.loads(store._filesystem.cat_file(path))
+    raw.pop("checksum")
+    next(iter(raw["files"].values()))["sha256"] = sha256
+    store._filesystem.pipe_file(path, json.dumps(raw).encode())
+    with pytest.raises(BundleError, match="SHA-256 of "):
+        pull(Repository(tmp_path / "there"), open_store(url), ["canary"], quiet)
+
+
+@pytest.mark.parametrize(
+    "name", ["../a", "/a", "a\0b", "a\nb", "./a", "a//b", "", ".", "manifest.json"]
+)
+def test_a_file_of_a_stranger_does_not_lead_out_of_the_bundle(
+    repository: Repository, url: str, tmp_path: Path, name: str
+) -> None:
+    store = open_store(url)
+    push(repository, store, ["canary"], quiet)
+    path = f"{store._root}/versions/{store.label('canary')[-1].bundle_id}/manifest.json"
+    raw = json.loads(store._filesystem.cat_file(path))
+    raw.pop("checksum")
+    raw["files"][name] = raw["files"].pop(next(iter(raw["files"])))
+    store._filesystem.pipe_file(path, json.dumps(raw).encode())
+    with pytest.raises(BundleError, match="file name"):
+        pull(Repository(tmp_path / "there"), open_store(url), ["canary"], quiet)
+    assert [p.name for p in tmp_path.iterdir() if p.name == "a"] == []
+
+
+@pytest.mark.parametrize("name", ["../canary", "a/b", "", "Canary", "a\0"])
+def test_a_label_that_is_none_is_refused_before_anything_is_read(
+    repository: Repository, url: str, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(BundleError, match="label"):
+        push(repository, open_store(url), [name], quiet)
+    with pytest.raises(BundleError, match="label"):
+        pull(Repository(tmp_path / "there"), open_store(url), [name], quiet)
+    assert not (tmp_path / "there").exists()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from errno import ENOSPC
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ from mmsr.export.triton_check import check_same_answers
 
 # Run, not imported: Triton's own `inference` and ours cannot both be in one process.
 PARSER = ROOT / "tests/support/parse_triton_config.py"
+needs_tritons_proto = pytest.mark.skipif(
+    find_spec("tritonclient") is None, reason="tritonclient asks for newer releases than we do"
+)
 SIZES = Sizes(items=50, spare=6, width=8, extra_width=2, max_length=7, probes=20)
 OTHER_TOKENIZER = json.dumps({"model": {"vocab": {"a": 0, "b": 1, "c": 2}}})
 
@@ -96,6 +100,7 @@ def tensors(config: dict[str, Any], kind: str) -> dict[str, tuple[Any, ...]]:
     return {t["name"]: (t["data_type"], t["dims"], t.get("reshape")) for t in config[kind]}
 
 
+@needs_tritons_proto
 def test_tritons_own_proto_reads_the_configuration(shop: Shop, tmp_path: Path) -> None:
     write_triton(shop.folder, tmp_path / "triton")
     configs = parsed(tmp_path / "triton")
@@ -128,6 +133,7 @@ def session(model: Path) -> Any:
 NUMPY = {"TYPE_INT64": np.int64, "TYPE_UINT8": np.uint8, "TYPE_FP32": np.float32}
 
 
+@needs_tritons_proto
 def test_every_graph_takes_what_its_configuration_and_its_warm_up_say(
     shop: Shop, tmp_path: Path
 ) -> None:

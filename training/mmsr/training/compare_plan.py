@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmsr.bundle.errors import MmsrError
+from mmsr.bundle.errors import MmsrError, printable
 from mmsr.training.comparison import CONTENT_KNN, POPULARITY
 from mmsr.training.config import Recipe, load_recipe, parse_recipe, recipe_to_dict
 
@@ -77,11 +77,11 @@ def parse_variant(text: str, base: Recipe) -> tuple[str, Recipe]:
     name = name.strip()
     if not colon or not name:
         raise CompareError(f"--variant {text!r}; expected the form '{FORM}'")
-    where = f"--variant {name}"
+    where = f"--variant {printable(name)}"
     lines = [line.strip() for line in ASSIGNMENT.findall(assignments)]
     try:
         changes = tomllib.loads("\n".join(lines))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise CompareError(
             f"{where}: {assignments.strip()!r} is not readable as TOML ({error}); "
             f"expected the form '{FORM}'"

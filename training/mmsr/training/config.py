@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -295,7 +296,7 @@ def load_recipe(path: Path) -> Recipe:
             tables = tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path} not found; recipes that come along: training/configs/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also numbers without end
         raise ConfigError(f"{path} is not readable as TOML: {error}") from None
     return parse_recipe(tables, str(path))
 
@@ -342,7 +343,8 @@ def _coerce(value: Any, expected: Any, where: str) -> Any:
         if expected == kind | None:
             expected = kind if value is not None else type(None)
     if expected is float and type(value) is int:
-        return float(value)
+        with suppress(OverflowError):  # hundreds of digits: refused below
+            return float(value)
     if expected == tuple[str, ...] and isinstance(value, list):
         return tuple(_coerce(v, str, where) for v in value)
     matches = type(value) is expected or (expected == tuple[str, ...] and type(value) is tuple)

@@ -1,3 +1,4 @@
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -176,6 +177,17 @@ def test_what_cannot_be_loaded_is_one_clear_message(
 def test_a_folder_without_a_model_is_one_clear_message(tmp_path: Path) -> None:
     with pytest.raises(FeaturesError, match=r"cannot be loaded \(.*--text-encoder FOLDER"):
         load(tmp_path)
+
+
+def test_code_that_a_model_brings_along_is_not_run(small_bert: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(small_bert, tmp_path / "model")
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModel": "own.Own"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FeaturesError, match="cannot be loaded"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_loading_says_nothing(small_bert: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from mmsr.training.dataset import DataError, open_dataset
 from mmsr.training.prepare.amazon import AmazonFiles, prepare_amazon
 from mmsr.training.prepare.amazon_editions import Edition, find_edition, parse_edition
+from mmsr.training.prepare.amazon_lines import parse_record
+from mmsr.training.prepare.blocks import note_ignored
 from mmsr.training.prepare.cli import app
 from mmsr.training.prepare.preparation import ImportSettings
 from mmsr.training.prepare.progress import silent
@@ -439,3 +441,16 @@ def test_the_texts_of_reviews_do_not_stay_in_memory(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert outcome.report.prepared.interactions == 300
     assert peak_bytes < 100 * len(text)  # a third of the texts
+
+
+@pytest.mark.parametrize("line", ["{[1]}", "{'a': {[]}}", "{" + "'a': 1, " * 200_000 + "}"])
+def test_a_literal_that_is_none_is_malformed(line: str) -> None:
+    with pytest.raises(ValueError, match=r"neither JSON nor|Expecting|property name"):
+        parse_record(line.encode())
+
+
+def test_names_of_fields_that_nobody_reads_are_kept_as_a_report_can_hold_them() -> None:
+    ignored: set[str] = set()
+    note_ignored(ignored, ["\ud800a", "x" * 5000, 3, *(f"name {n}" for n in range(5000))])
+    assert {"\N{REPLACEMENT CHARACTER}a", "x" * 200, "3"} <= ignored
+    assert len(ignored) == 1000

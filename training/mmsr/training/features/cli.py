@@ -89,7 +89,7 @@ def _read_recipe(path: Path) -> FeaturesConfig:
         recipe = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise FeaturesError(f"{path} not found; expected a recipe in TOML") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FeaturesError(f"{path} is unreadable ({error}); expected a recipe in TOML") from None
     table = recipe.get("features", {})
     if not isinstance(table, dict):

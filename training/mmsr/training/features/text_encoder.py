@@ -119,9 +119,11 @@ def _load(
     source: TextSource, pool: str, max_tokens: int
 ) -> tuple[TextEncoder, PreTrainedTokenizerBase]:
     with _quiet():
-        tokenizer = source.fetch(AutoTokenizer.from_pretrained)
+        # A model's own code is neither run nor asked for, whoever sits at the terminal.
+        tokenizer = source.fetch(AutoTokenizer.from_pretrained, trust_remote_code=False)
         body, report = source.fetch(
             AutoModel.from_pretrained,
+            trust_remote_code=False,
             dtype=torch.float32,
             attn_implementation="sdpa",  # exports to ONNX as well as "eager" does
             output_loading_info=True,

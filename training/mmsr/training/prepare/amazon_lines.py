@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from mmsr.training.dataset import DataError
-from mmsr.training.prepare.blocks import open_binary, size_bytes
+from mmsr.training.prepare.blocks import MAX_LINE_BYTES, open_binary, size_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
-MAX_LINE_BYTES = 16 << 20  # a record is some kilobytes; one array over the whole file is more
+MAX_LITERAL_BYTES = 1 << 20  # to parse one takes a hundred times its length
 SHOWN_BYTES = 200  # of a line that cannot be read
 EXPECTED = "expected an Amazon Reviews file as published: one record a line, mostly .json.gz"
 
@@ -23,6 +23,7 @@ class Lines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.latest = 0  # bytes of the line that came last
         self._raw: BinaryIO | None = None
         self._size = 1
 
@@ -44,6 +45,7 @@ class Lines:
             number = 0
             while line := self._next(stream):
                 number += 1
+                self.latest = len(line)
                 if line.strip():
                     yield number, line
 
@@ -91,7 +93,7 @@ def is_literal(line: bytes) -> bool:
     """Say whether a line that `parse_record` takes is a Python literal, not JSON."""
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return False
 
@@ -102,11 +104,11 @@ def shown(line: bytes) -> str:
 
 
 def _parse_literal(line: bytes, json_problem: str) -> Any:
-    if not line.lstrip().startswith(b"{"):
+    if not line.lstrip().startswith(b"{") or len(line) > MAX_LITERAL_BYTES:
         raise ValueError(f"{json_problem}: {shown(line)}")
     try:
         with warnings.catch_warnings():  # a backslash that escapes nothing is only a backslash
             warnings.simplefilter("ignore")
             return ast.literal_eval(line.decode().strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"neither JSON nor a Python literal: {shown(line)}") from None

@@ -16,7 +16,7 @@ from mmsr.training.prepare.amazon_records import (
     item_values,
     whole,
 )
-from mmsr.training.prepare.blocks import Block, batches
+from mmsr.training.prepare.blocks import Block, batches, note_ignored
 from mmsr.training.prepare.interactions import COLUMNS as LOG_COLUMNS
 from mmsr.training.prepare.items import COLUMNS as ITEM_COLUMNS
 from mmsr.training.prepare.ratings import RATING, at_least
@@ -39,7 +39,7 @@ class ReviewsReader:
     def blocks(self) -> Iterator[Block]:
         """Yield the reviews that have at least the wanted rating."""
         lines = Lines(self.path)
-        for _, rows in batches(self._rows(lines)):
+        for _, rows in batches(self._rows(lines), lambda _: lines.latest):
             block = _block(rows, (*LOG_COLUMNS.known, RATING), lines.done)
             yield at_least(block, self.min_rating)
 
@@ -52,7 +52,7 @@ class ReviewsReader:
             except ValueError as error:
                 yield number, str(error)
                 continue
-            self.ignored.update(record.keys() - fields)
+            note_ignored(self.ignored, record.keys() - fields)
             user, item, time, rating = values
             if self.edition is Edition.Y2023 and isinstance(time, int | float):
                 time /= MS_PER_S
@@ -72,7 +72,7 @@ class MetadataReader:
     def blocks(self) -> Iterator[Block]:
         """Yield all items."""
         lines = Lines(self.path)
-        for _, rows in batches(self._rows(lines)):
+        for _, rows in batches(self._rows(lines), lambda _: lines.latest):
             block = _block(rows, ITEM_COLUMNS.known, lines.done)
             yield _without_page_code(block)
 
@@ -85,7 +85,7 @@ class MetadataReader:
             except ValueError as error:
                 yield number, str(error)
                 continue
-            self.ignored.update(str(name) for name in record.keys() - fields)
+            note_ignored(self.ignored, record.keys() - fields)
             yield number, item_values(record, self.edition)
 
 

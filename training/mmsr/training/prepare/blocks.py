@@ -2,10 +2,13 @@
 
 # R rows of one block
 
-from collections.abc import Iterable, Iterator
+import lzma
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 from zipfile import BadZipFile, ZipFile
@@ -13,11 +16,18 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
+from mmsr.bundle.errors import one_line, printable
 from mmsr.training.dataset import DataError
 from mmsr.training.prepare.values import Column, shown
 
 T = TypeVar("T")
 BLOCK_ROWS = 65_536
+BLOCK_BYTES = 32 << 20  # of a block's text, plus one line: rows alone would bound no memory
+MAX_LINE_BYTES = 16 << 20  # a record is some kilobytes; a file without line ends is one line
+SHOWN_COLUMNS, SHOWN_NAME = 20, 40  # of a header that does not fit
+# What zipfile raises at a damaged archive: of the structure, of what a member is packed with.
+BAD_ZIP = (BadZipFile, EOFError, struct.error, zlib.error, lzma.LZMAError, ValueError, RuntimeError)
+MOST_IGNORED, IGNORED_NAME = 1000, 200  # columns that a report lists, characters of each
 ZIP_BUFFER_BYTES = 1 << 20  # a zip's own way of reading lines is slow
 
 
@@ -98,10 +108,27 @@ def check_columns(path: Path | ZipMember, found: list[str], columns: Columns) ->
         wrong = f"no column {', '.join(missing)}" if missing else f"{', '.join(twice)} stands twice"
         optional = f" and optionally {', '.join(columns.optional)}" if columns.optional else ""
         raise DataError(
-            f"{path}: {wrong}; found {', '.join(found) or 'no columns'}; "
+            f"{path}: {wrong}; found {_named(found)}; "
             f"expected {', '.join(columns.required)}{optional}"
         )
     return set(found) - set(columns.known)
+
+
+def note_ignored(ignored: set[str], names: Iterable[object]) -> None:
+    """Add the names of columns that nobody reads, as a report can list them: not without end."""
+    for name in names:
+        if len(ignored) >= MOST_IGNORED:
+            return
+        ignored.add(printable(str(name)[:IGNORED_NAME]))
+
+
+def _named(found: list[str]) -> str:
+    """Return the names of a header, which may be anything, as one short line."""
+    clipped = (f"{name[:SHOWN_NAME]}…" if len(name) > SHOWN_NAME else name for name in found)
+    names = list(clipped)[:SHOWN_COLUMNS]
+    if len(found) > SHOWN_COLUMNS:
+        names.append(f"and {len(found) - SHOWN_COLUMNS} more")
+    return printable(", ".join(names)) if found else "no columns"
 
 
 def open_binary(path: Path | ZipMember) -> BinaryIO:
@@ -111,8 +138,8 @@ def open_binary(path: Path | ZipMember) -> BinaryIO:
             return path.open("rb")
         with ZipFile(path.archive) as archive:  # what is open in it outlives it
             return cast(BinaryIO, BufferedReader(archive.open(path.name), ZIP_BUFFER_BYTES))
-    except (OSError, BadZipFile, RuntimeError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+    except (OSError, *BAD_ZIP) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
         raise DataError(f"{path} cannot be opened ({reason})") from None
 
 
@@ -124,10 +151,39 @@ def size_bytes(path: Path | ZipMember) -> int:
         return max(1, archive.getinfo(path.name).file_size)
 
 
-def batches(values: Iterable[T]) -> Iterator[tuple[int, list[T]]]:
-    """Yield lists of up to `BLOCK_ROWS` values, each with the number (from 1) of its first."""
-    source = iter(values)
-    first = 1
-    while batch := list(islice(source, BLOCK_ROWS)):
+def lines_of(path: Path | ZipMember, file: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's lines as they stand there.
+
+    `DataError` for a line that is too long to be one, or if the archive around it is damaged.
+    """
+    while True:
+        try:
+            line = file.readline(MAX_LINE_BYTES + 1)
+        except BAD_ZIP as error:
+            raise DataError(
+                f"{path} is damaged ({one_line(error)}); download the archive again"
+            ) from None
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"{path} has a line of more than {MAX_LINE_BYTES} bytes; see its form")
+        if not line:
+            return
+        yield line
+
+
+def batches(
+    values: Iterable[T], size_of: Callable[[T], int] | None = None
+) -> Iterator[tuple[int, list[T]]]:
+    """Yield lists of up to `BLOCK_ROWS` values, each with the number (from 1) of its first.
+
+    A list ends early with the value by which it has `BLOCK_BYTES`, as `size_of` counts.
+    """
+    first, size, batch = 1, 0, list[T]()
+    for value in values:
+        batch.append(value)
+        if size_of is not None:
+            size += size_of(value)
+        if len(batch) >= BLOCK_ROWS or size >= BLOCK_BYTES:
+            yield first, batch
+            first, size, batch = first + len(batch), 0, []
+    if batch:
         yield first, batch
-        first += len(batch)

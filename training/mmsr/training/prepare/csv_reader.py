@@ -9,11 +9,13 @@ import numpy as np
 
 from mmsr.training.dataset import DataError
 from mmsr.training.prepare.blocks import (
+    MAX_LINE_BYTES,
     Block,
     Columns,
     ZipMember,
     batches,
     check_columns,
+    lines_of,
     open_binary,
     size_bytes,
 )
@@ -35,14 +37,14 @@ class CsvReader:
         """Yield the file's records, blank lines left out."""
         with open_binary(self.path) as file:
             lines = _Lines(self.path, file)
-            records = csv.reader(lines, strict=True)
+            records = lines.whole(csv.reader(lines, strict=True))
             try:
                 header = [name.strip() for name in next(records, [])]
                 if not any(header):
                     raise DataError(f"{self.path} is empty; expected a header and rows")
                 self.ignored = check_columns(self.path, header, self.columns)
                 filled = (record for record in records if record)
-                for first, batch in batches(filled):
+                for first, batch in batches(filled, _size):
                     yield self._block(first, batch, header, lines.done)
             except csv.Error as error:
                 raise DataError(
@@ -72,6 +74,10 @@ class CsvReader:
         )
 
 
+def _size(record: list[str]) -> int:
+    return sum(map(len, record))
+
+
 class _Lines:
     """Decoded lines of a file; counts them and how much of the file they are."""
 
@@ -81,16 +87,29 @@ class _Lines:
         self.size = size_bytes(path)
         self.read = 0
         self.count = 0
+        self.record = 0  # bytes of the record that is being read
 
     @property
     def done(self) -> float:
         return self.read / self.size
 
+    def whole(self, records: Iterator[list[str]]) -> Iterator[list[str]]:
+        """Pass records on, each of which may be many lines long; see how long they get."""
+        for record in records:
+            self.record = 0
+            yield record
+
     def __iter__(self) -> Iterator[str]:
         encoding = "utf-8-sig"  # the first line may begin with a byte order mark
-        for line in self.file:
+        for line in lines_of(self.path, self.file):
             self.count += 1
             self.read += len(line)
+            self.record += len(line)
+            if self.record > MAX_LINE_BYTES:
+                raise DataError(
+                    f"{self.path}, line {self.count}: a record of more than {MAX_LINE_BYTES} "
+                    "bytes; look for a stray quote"
+                )
             try:
                 yield line.decode(encoding)
             except UnicodeDecodeError as error:

@@ -1,5 +1,6 @@
 """Fetches pictures into a folder: politely, again after passing faults, never twice."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mmsr.training.prepare.picture_folder import SUFFIXES, PictureFolder, link_n
 from mmsr.training.prepare.progress import Progress
 
 NOT_FETCHED = "image not fetched"
+LONGEST_NAME_BYTES = 200  # of an item; a file system takes 255, some of them for atomic writes
 QUEUED = 4096  # downloads handed to the workers at once
 Failures = dict[str, tuple[str, str]]  # reason and detail, by item
 
@@ -158,13 +160,18 @@ def fetch_images(
     for item, name, picture in zip(items, found, checked, strict=True):
         if picture.path is not None:
             continue
-        if Path(item).name != item or item.startswith("."):
+        if not _is_name(item):
             failures[item] = (NOT_FETCHED, f"{item!r} cannot be the name of a file")
             continue
         target = folder / (name or f"{item}{_suffix(links[item])}")  # a broken file gives way
         downloads[item] = Download(url=links[item], target=target)
     fetcher = Fetcher(settings, clock or WallClock())
     return failures | fetcher.fetch_all(downloads, progress)
+
+
+def _is_name(item: str) -> bool:
+    plain = Path(item).name == item and item.isprintable() and not item.startswith(".")
+    return plain and len(os.fsencode(item)) <= LONGEST_NAME_BYTES
 
 
 def _suffix(link: str) -> str:

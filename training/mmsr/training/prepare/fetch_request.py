@@ -75,7 +75,8 @@ class Requester:
 
     def picture(self, url: str) -> bytes:
         """Return the bytes of a picture; `PassingError` or `LastingError` if there are none."""
-        request = urllib.request.Request(
+        host_of(url)  # the opener has no handler for anything else either
+        request = urllib.request.Request(  # noqa: S310
             quote(url, safe=LINK_CHARACTERS),
             headers={"User-Agent": USER_AGENT, "Accept": "image/*"},
         )

@@ -12,6 +12,8 @@ from mmsr.training.prepare.blocks import (
     Columns,
     batches,
     check_columns,
+    lines_of,
+    note_ignored,
     open_binary,
     size_bytes,
 )
@@ -36,14 +38,13 @@ class JsonLinesReader:
         with open_binary(self.path) as file:
             size = size_bytes(self.path)
             read = 0
-            for first, lines in batches(file):
+            for first, lines in batches(lines_of(self.path, file), len):
                 read += sum(map(len, lines))
                 block = self._block(first, lines, read / size)
                 if empty and len(block.row_R):  # an object may leave a key out; not all of them
-                    check_columns(self.path, sorted(self._found), self.columns)
+                    check_columns(self.path, sorted(self._found | self.ignored), self.columns)
                     empty = False
                 yield block
-        self.ignored = self._found - set(self.columns.known)
 
     def _block(self, first: int, lines: list[bytes], done: float) -> Block:
         rows: list[tuple[int, dict[str, Any]]] = []
@@ -57,7 +58,8 @@ class JsonLinesReader:
                 text = line[:200].decode(errors="replace").strip()
                 malformed.append((row, f"{str(error).partition(':')[0]}: {text}"))
                 continue
-            self._found.update(found)
+            self._found.update(found.keys() & self.columns.known)
+            note_ignored(self.ignored, found.keys() - self.columns.known)
             rows.append((row, found))
         return Block(
             row_R=np.array([row for row, _ in rows], dtype=np.int64),
@@ -68,7 +70,8 @@ class JsonLinesReader:
 
 
 def _parse_object(line: bytes) -> dict[str, Any]:
-    found = json.loads(line)
+    # Strictly: of bytes, json would take UTF-16, and halves of surrogate pairs, which are no text.
+    found = json.loads(line.decode("utf-8-sig"))
     if not isinstance(found, dict):
         raise ValueError("not a JSON object")
     if b"\\u" in line:  # half a surrogate pair is legal JSON but no text

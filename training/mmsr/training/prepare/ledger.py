@@ -93,6 +93,7 @@ def open_ledger(folder: Path, items: Path, interactions: Path) -> Iterator[Ledge
 
 
 def _clip(value: str | None) -> str | None:
-    if value is None or len(value) <= SHOWN_CHARACTERS:
-        return value
-    return f"{value[:SHOWN_CHARACTERS]}… ({len(value)} characters)"
+    if value is None:
+        return None
+    text = value[:SHOWN_CHARACTERS].encode("utf-8", "replace").decode()  # what no file can hold
+    return text if len(value) <= SHOWN_CHARACTERS else f"{text}… ({len(value)} characters)"

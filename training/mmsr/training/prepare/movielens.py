@@ -12,7 +12,6 @@ from mmsr.training.prepare.movielens_files import (
     RATINGS,
     MovieLensFiles,
     open_raw,
-    raw_blocks,
 )
 from mmsr.training.prepare.picture_folder import Pictures
 from mmsr.training.prepare.preparation import ImportSettings, Preparation
@@ -54,7 +53,7 @@ class RatingsReader:
 
     def blocks(self) -> Iterator[Block]:
         """Yield the ratings that are at least the wanted one."""
-        for block in raw_blocks(self.raw, self.path):
+        for block in self.raw.blocks():
             columns = {
                 "user_id": block.columns["userId"],
                 "item_id": block.columns["movieId"],
@@ -77,7 +76,7 @@ class MoviesReader:
 
     def blocks(self) -> Iterator[Block]:
         """Yield all movies."""
-        for block in raw_blocks(self.raw, self.path):
+        for block in self.raw.blocks():
             nothing = [None] * len(block.row_R)
             genres = [None if names == NO_GENRES else names for names in block.columns["genres"]]
             columns = {name: nothing for name in ITEM_COLUMNS.known} | {

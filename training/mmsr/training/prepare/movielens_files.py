@@ -1,20 +1,22 @@
 """Finds and reads the files of MovieLens, in a folder or in the zip archive as published."""
 
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 
+from mmsr.bundle.errors import one_line
 from mmsr.training.dataset import DataError
 from mmsr.training.prepare.blocks import (
+    BAD_ZIP,
     Block,
     Columns,
     Reader,
     ZipMember,
     batches,
+    lines_of,
     open_binary,
     size_bytes,
 )
@@ -52,14 +54,6 @@ def open_raw(path: Path | ZipMember, columns: Columns) -> Reader:
     return reader(path, columns)
 
 
-def raw_blocks(reader: Reader, path: Path | ZipMember) -> Iterator[Block]:
-    """Yield the reader's blocks; `DataError` if the archive around the file is damaged."""
-    try:
-        yield from reader.blocks()
-    except (BadZipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); download the archive again") from None
-
-
 class DatReader:
     """Lines with '::' between their fields, no header; UTF-8 or, where a line is not, Latin-1.
 
@@ -78,7 +72,7 @@ class DatReader:
         read = 0
         size = size_bytes(self.path)
         with open_binary(self.path) as file:
-            for first, lines in batches(file):
+            for first, lines in batches(lines_of(self.path, file), len):
                 read += sum(map(len, lines))
                 yield self._block(first, lines, read / size)
 
@@ -124,8 +118,9 @@ def _zip_names(src: Path) -> dict[str, Path | ZipMember]:
     try:
         with ZipFile(src) as archive:
             members = [info.filename for info in archive.infolist() if not info.is_dir()]
-    except BadZipFile:
+    except BAD_ZIP as error:
         raise DataError(
-            f"{src} is neither a folder nor a zip archive; name MovieLens as published"
+            f"{src} is neither a folder nor a zip archive ({one_line(error)}); "
+            "name MovieLens as published"
         ) from None
     return {PurePosixPath(name).name: ZipMember(src, name) for name in members}

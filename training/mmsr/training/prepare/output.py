@@ -44,7 +44,7 @@ def staged_output(out: Path, force: bool) -> Iterator[Path]:
         raise DataError(f"cannot write to {out.parent} ({error.strerror})") from None
     try:
         yield stage
-        os.chmod(stage, 0o755)  # mkdtemp gives 0700
+        os.chmod(stage, 0o755)  # noqa: S103 (mkdtemp gives 0700)
         _take_place(stage, out)
     except OSError as error:
         if error.errno not in DISK_FULL:
