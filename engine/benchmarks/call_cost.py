@@ -1,4 +1,4 @@
-"""What meters, traces and tokens cost a call, in CPU time, beside the whole call over loopback.
+"""What meters, a canary, traces and tokens cost a call, in CPU time, beside a call over loopback.
 
     python engine/benchmarks/call_cost.py
 
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -24,8 +25,10 @@ from mmsr.engine.limits import ClientLimits, Rate
 from mmsr.engine.meters import Meters
 from mmsr.engine.rpc import Call, Gatekeeper, Meter, Rpc, register
 from mmsr.engine.serving import Serving
+from mmsr.engine.split import CanaryConfig
 from mmsr.engine.tokens import TokenFile, entry_of, new_token
 from mmsr.engine.tracing import Tracing
+from mmsr.engine.trial import Trial
 from mmsr.v1 import recommender_pb2 as pb
 
 SERVICE = "mmsr.v1.Recommender"
@@ -84,9 +87,21 @@ def variants(folder: Path) -> dict[str, Rpc]:
     return {
         "bare": rpc(None),
         "metrics and call log": rpc(None, stats(), CallLog()),
+        "and a canary's limits": rpc(None, stats(), CallLog(), trial()),
         "and traces, 1 %": rpc(None, stats(), CallLog(), Tracing(spans, 0.01, "0")),
         f"and {CLIENTS} tokens with rates": rpc(gate, stats(), CallLog()),
     }
+
+
+def trial() -> Trial:
+    """Return the trial of a canary that gives every answer."""
+    limits = CanaryConfig(label="canary", max_error_percent=1, max_p99_ms=60_000)
+    serving = Serving("stable", limits.split)
+    found = Trial(limits, serving, time.monotonic)
+    for label, version in (("stable", "fedcba9876543210"), ("canary", RESPONSE.model_version)):
+        deployment: Any = SimpleNamespace(model=SimpleNamespace(version=version))
+        serving.use(label, deployment)
+    return found
 
 
 async def frame_us(rpc: Rpc) -> float:

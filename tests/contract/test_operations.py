@@ -14,6 +14,9 @@ from mmsr.engine.call_stats import CallStats
 from mmsr.engine.metrics import CallMetrics, Source, registry_of
 from mmsr.engine.server_metrics import LoadMetrics, LoopLag, ServingMetrics, StateMetrics
 from mmsr.engine.serving import Serving
+from mmsr.engine.split import CanaryConfig
+from mmsr.engine.trial import Trial
+from mmsr.engine.trial_metrics import TrialMetrics
 
 FOLDER = ROOT / "engine" / "operations"
 SUFFIXES = {
@@ -50,6 +53,7 @@ def exported() -> dict[str, set[str]]:
         LoadMetrics(),
         LoopLag(),
         StateMetrics(lambda: True, {}),
+        TrialMetrics(Trial(CanaryConfig(label="canary"), serving, lambda: 0.0)),
     ]
     found: dict[str, set[str]] = {}
     for family in registry_of(sources).collect():

@@ -13,7 +13,7 @@ from rich.table import Table
 from mmsr.bundle.terminal import run
 
 if TYPE_CHECKING:
-    from mmsr.engine.admin_client import AdminClient, ServedModel, ServerStatus
+    from mmsr.engine.admin_client import AdminClient, CanaryStatus, ServedModel, ServerStatus
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Label = Annotated[str, typer.Option(help="A label; default: the server's own.")]
@@ -69,6 +69,7 @@ def status(
         typer.echo(facts(found))
         for model in found.models:
             typer.echo(failure(model), nl=False)
+        typer.echo(trial(found.canary), nl=False)
     if found.state != "serving":
         raise typer.Exit(1)
 
@@ -150,6 +151,26 @@ def failure(model: "ServedModel") -> str:
         return ""
     failed = model.failed_load
     return f"{model.label}: {failed.model_version} failed at {failed.at}: {failed.reason}\n"
+
+
+def trial(canary: "CanaryStatus | None") -> str:
+    """Return lines about a canary, or nothing."""
+    if canary is None:
+        return ""
+    lines = [
+        f"{canary.label} is a canary, {canary.state}: {canary.percent:g} % of the users, "
+        f"{canary.requests:,} requests, {canary.errors:,} failed"
+    ]
+    if canary.shadow_percent:
+        means = f"; overlap {canary.overlap:.3f}, rank-biased {canary.rank_biased_overlap:.3f}"
+        lines.append(
+            f"shadow of {canary.shadow_percent:g} %: {canary.compared:,} compared, "
+            f"{canary.shadow_failed:,} failed, {canary.shadow_dropped:,} dropped"
+            f"{means if canary.compared else ''}"
+        )
+    if canary.rolled_back_reason:
+        lines.append(f"at {canary.rolled_back_at}: {canary.rolled_back_reason}")
+    return "".join(f"{line}\n" for line in lines)
 
 
 def duration(seconds: float) -> str:

@@ -57,6 +57,25 @@ class ServedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanaryStatus:
+    """A label on trial; what is counted is since its present candidate is."""
+
+    label: str
+    state: str  # "no bundle", "same bundle", "trying" or "rolled back"
+    percent: float  # of the users
+    shadow_percent: float  # of the default label's answers
+    requests: int  # of its users, those among them that failed by the server's fault
+    errors: int
+    compared: int
+    shadow_failed: int
+    shadow_dropped: int  # since the start of the server
+    overlap: float  # means; 0 where nothing was compared
+    rank_biased_overlap: float
+    rolled_back_at: str  # ISO 8601, UTC; "": what the label names was not rolled back to
+    rolled_back_reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerStatus:
     """How a server stands."""
 
@@ -67,6 +86,7 @@ class ServerStatus:
     default_label: str
     catalogue_version: int
     memory_bytes: int
+    canary: CanaryStatus | None = None
 
 
 class AdminClient:
@@ -89,6 +109,7 @@ class AdminClient:
             default_label=found.default_label,
             catalogue_version=found.catalogue_version,
             memory_bytes=found.memory_bytes,
+            canary=_canary(found.canary) if found.HasField("canary") else None,
         )
 
     def load(self, model_version: str, label: str = "") -> tuple[ServedModel, int]:
@@ -162,4 +183,22 @@ def _model(found: pb.ServedModel) -> ServedModel:
         )
         if found.HasField("failed_load")
         else None,
+    )
+
+
+def _canary(found: pb.CanaryStatus) -> CanaryStatus:
+    return CanaryStatus(
+        label=found.label,
+        state=found.state,
+        percent=found.percent,
+        shadow_percent=found.shadow_percent,
+        requests=found.requests,
+        errors=found.errors,
+        compared=found.compared,
+        shadow_failed=found.shadow_failed,
+        shadow_dropped=found.shadow_dropped,
+        overlap=found.overlap,
+        rank_biased_overlap=found.rank_biased_overlap,
+        rolled_back_at=found.rolled_back_at,
+        rolled_back_reason=found.rolled_back_reason,
     )

@@ -18,6 +18,7 @@ from mmsr.engine.errors import InvalidRequest, LoadFailed, Unavailable, UnknownB
 from mmsr.engine.memory import resident_bytes
 from mmsr.engine.reload import FailedLoad, Reloader
 from mmsr.engine.serving import Serving
+from mmsr.engine.trial import Trial
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -67,6 +68,7 @@ class Status:
     default_label: str
     catalogue_version: int
     memory_bytes: int
+    trial: Trial | None  # of a canary, where one is wanted
 
 
 class Control:
@@ -82,6 +84,7 @@ class Control:
     ) -> None:
         self.state = STARTING
         self.live: Live | None = None
+        self.trial: Trial | None = None
         self.stop: Callable[[], None] | None = None  # begins what SIGTERM begins
         self._serving = serving
         self._reloader = reloader
@@ -104,6 +107,7 @@ class Control:
             default_label=self._serving.default_label,
             catalogue_version=self.live.version if self.live is not None else 0,
             memory_bytes=resident_bytes(),
+            trial=self.trial,
         )
 
     def served(self, label: str) -> Served:
@@ -167,6 +171,7 @@ class Control:
     async def _load(self, label: str, bundle_id: str) -> None:
         if self.state != SERVING:
             raise Unavailable(f"the server is {self.state}; nothing is loaded now")
+        self._serving.allow(label, bundle_id)
         await self._reloader.load_now(label, bundle_id)
 
     async def _known(self, bundle_id: str) -> None:

@@ -6,6 +6,8 @@ import grpc
 
 from mmsr.engine.admin_control import Control, Served
 from mmsr.engine.rpc import Call, Rpc, register
+from mmsr.engine.shadow import DROPPED
+from mmsr.engine.trial import Trial
 from mmsr.engine.wire import ADMIN_NAME
 from mmsr.v1 import admin_pb2 as pb
 
@@ -45,6 +47,7 @@ class AdminFace:
             default_label=status.default_label,
             catalogue_version=status.catalogue_version,
             memory_bytes=status.memory_bytes,
+            canary=None if status.trial is None else canary_of(status.trial),
         )
 
     async def load_bundle(self, request: pb.LoadBundleRequest, call: Call) -> pb.LoadBundleResponse:
@@ -97,3 +100,24 @@ def model_of(served: Served) -> pb.ServedModel:
             )
         )
     return model
+
+
+def canary_of(trial: Trial) -> pb.CanaryStatus:
+    """Translate how a canary's trial stands."""
+    tally, back = trial.tally, trial.last_rollback
+    results = dict(trial.shadow.results)
+    return pb.CanaryStatus(
+        label=trial.label,
+        state=trial.state,
+        percent=trial.config.percent,
+        shadow_percent=trial.config.shadow_percent,
+        requests=tally.requests,
+        errors=tally.errors,
+        compared=tally.compared,
+        shadow_failed=tally.failed,
+        shadow_dropped=sum(n for (result, _), n in results.items() if result == DROPPED),
+        overlap=tally.overlap,
+        rank_biased_overlap=tally.rank_biased_overlap,
+        rolled_back_at="" if back is None else back.at,
+        rolled_back_reason="" if back is None else back.reason,
+    )

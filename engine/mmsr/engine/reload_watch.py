@@ -37,6 +37,8 @@ class Watch:
         self._reloader = reloader
         self._files = files
         self._poll_s = poll_s
+        # Told where a label is, at the start and when it has moved, before it is followed.
+        self.listeners: list[Callable[[str, LabelMove], None]] = []
         self._seen: dict[str, Position] = {}
         self._complaint = ""
 
@@ -45,6 +47,9 @@ class Watch:
         self._seen = await self._files.run(
             partial(positions, self._repository, self._reloader.labels)
         )
+        for label, position in self._seen.items():
+            if position is not None:
+                self._tell(label, position)
         return dict(self._seen)
 
     async def run(self) -> None:
@@ -59,7 +64,12 @@ class Watch:
                 position = found.get(label)
                 if position is not None and position != self._seen.get(label):
                     self._seen[label] = position
+                    self._tell(label, position)
                     await self._follow(label, position)
+
+    def _tell(self, label: str, position: LabelMove) -> None:
+        for listener in self.listeners:
+            listener(label, position)
 
     async def _follow(self, label: str, position: LabelMove) -> None:
         async def still_there() -> bool:

@@ -40,6 +40,8 @@ from mmsr.engine.rpc import Rpc
 from mmsr.engine.security import Security, check_exposure
 from mmsr.engine.serving import Serving
 from mmsr.engine.telemetry import Telemetry
+from mmsr.engine.trial import Trial
+from mmsr.engine.withdrawal import Withdrawal
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 IDLE_S = 0.5  # without a call while they are still answered: nobody sends any more
@@ -70,7 +72,8 @@ class Server:
         self._clock: Callable[[], float] = time.monotonic
         self.serving = Serving(config.server.label, config.canary.split)
         self.security = Security(config.security, self._clock)
-        self.telemetry = Telemetry(config.observe, self.serving)
+        trial = Trial.of(config.canary, self.serving, self._clock)
+        self.telemetry = Telemetry(config.observe, self.serving, trial)
         self.rpc = Rpc(self._clock, self.security.gatekeeper, self.telemetry.meter)
         self.loader = loader = Loader(config, compute, self._loading, self._clock)
         self.reloader = Reloader(self.serving, loader, self.rpc.flights, self._clock, config.labels)
@@ -79,6 +82,10 @@ class Server:
         self.control = Control(
             self.serving, self.reloader, loader.repository, self._files, self._clock
         )
+        if trial is not None:
+            self.control.trial = trial
+            self.watch.listeners.append(trial.follow)
+            self.withdrawal = Withdrawal(trial, loader.repository, self.reloader, self._files)
         self.inference = InferenceFace(self.serving, self._clock)
         self.catalogue = live_catalogue(config.catalogue, compute.run)
         if self.catalogue is not None:

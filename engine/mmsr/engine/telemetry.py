@@ -19,6 +19,8 @@ from mmsr.engine.server_metrics import (
     StateMetrics,
 )
 from mmsr.engine.serving import Serving
+from mmsr.engine.trial import Trial
+from mmsr.engine.trial_metrics import TrialMetrics
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 class Telemetry:
     """The meters of a server and where their numbers go."""
 
-    def __init__(self, config: ObserveConfig, serving: Serving) -> None:
+    def __init__(self, config: ObserveConfig, serving: Serving, trial: Trial | None = None) -> None:
         self._config = config
         self._serving = serving
         self._version = version("mmsr")
@@ -42,11 +44,14 @@ class Telemetry:
 
             self._tracing = start_tracing(config.otlp_endpoint, config.trace_ratio, self._version)
             meters.append(self._tracing)
+        if trial is not None:
+            meters.append(trial)
         self.meter = Meters(meters)
         self.sources: list[Source] = [
             CallMetrics(self.stats),
             self.loads,
             self._lag,
+            *(() if trial is None else (TrialMetrics(trial),)),
         ]
         self._server: MetricsServer | None = None
 

@@ -16,12 +16,10 @@ from mmsr.bundle.errors import BundleError
 from mmsr.bundle.manifest import load_manifest
 from mmsr.engine.model import RowRequest, SequenceModel
 from mmsr.engine.probe_set import ProbeSet, load_probe
+from mmsr.engine.rankings import overlap, rank_biased_overlap
 from mmsr.export.provable import open_to_prove
 
 RESULTS = 20
-# Weight of the next place, given the one before: the first ten places carry 86 % of the weight
-# (Webber, Moffat, Zobel, "A similarity measure for indefinite rankings", 2010, section 4).
-PERSISTENCE = 0.9
 EXAMPLES = 10  # item ids named of each kind of change
 BATCH = 64  # probe users a call
 FIELDS = ("title", "categories", "available", "popularity")
@@ -179,28 +177,3 @@ def _answers(model: SequenceModel, histories: Sequence[list[int]]) -> list[list[
         for start in range(0, len(requests), BATCH)
         for answer in model.recommend(requests[start : start + BATCH])
     ]
-
-
-def overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return the share of the longer list that stands in both; 1.0 for two empty ones."""
-    longer = max(len(a), len(b))
-    return len(set(a) & set(b)) / longer if longer else 1.0
-
-
-def rank_biased_overlap(
-    a: Sequence[str], b: Sequence[str], persistence: float = PERSISTENCE
-) -> float:
-    """Return the extrapolated rank-biased overlap of two rankings without repeats, 0 to 1.
-
-    Webber, Moffat, Zobel 2010, eq. 32, which allows for lists of different lengths.
-    """
-    short, long = sorted((list(a), list(b)), key=len)
-    s, l = len(short), len(long)  # noqa: E741  the names of the paper
-    if s == 0:
-        return 1.0 if l == 0 else 0.0
-    p = persistence
-    common = [len(set(short[:d]) & set(long[:d])) for d in range(1, l + 1)]  # X_d
-    x_s, x_l = common[s - 1], common[l - 1]
-    total = sum(x / d * p**d for d, x in enumerate(common, 1))
-    total += sum(x_s * (d - s) / (s * d) * p**d for d in range(s + 1, l + 1))
-    return float((1 - p) / p * total + ((x_l - x_s) / l + x_s / s) * p**l)

@@ -12,7 +12,7 @@ from typing import Any
 from mmsr.bundle.errors import BundleError, MmsrError
 from mmsr.bundle.files import sha256_file
 from mmsr.bundle.manifest import MANIFEST, FileEntry
-from mmsr.bundle.repository import BUNDLE_ID, LABEL_PATTERN
+from mmsr.bundle.repository import BUNDLE_ID, LABEL_PATTERN, LabelMove
 
 PARTIAL = ".partial"  # ends the name of a small file that is being written
 
@@ -73,21 +73,22 @@ class ObjectStore:
         stems = [name.removesuffix(".json") for name in names if name.endswith(".json")]
         return sorted(name for name in stems if LABEL_PATTERN.fullmatch(name))
 
-    def label(self, name: str) -> list[str]:
-        """Return the bundles that a label names: last the present one, before it the one before."""
+    def label(self, name: str) -> list[LabelMove]:
+        """Return a label's positions: last the present one, before it the one before."""
         content = self._read(f"{self._root}/labels/{name}.json")
         if content is None:
             known = ", ".join(self.labels()) or "none"
             raise BundleError(f"no label {name!r} at {self.url}; there are: {known}")
         try:
-            ids = [str(move["bundle_id"]) for move in json.loads(content)["moves"]]
+            moves = [LabelMove(**move) for move in json.loads(content)["moves"]]
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(
                 f"{self.url}: label {name!r} is damaged ({error!r}); push it again"
             ) from None
+        ids = [move.bundle_id for move in moves]
         if not ids or not all(BUNDLE_ID.fullmatch(i) for i in ids):
             raise BundleError(f"{self.url}: label {name!r} names {ids}; push it again")
-        return ids
+        return moves
 
     def put_label(self, name: str, moves: list[dict[str, str]]) -> None:
         """Point a label at the last of `moves`."""

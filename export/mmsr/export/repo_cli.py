@@ -97,6 +97,29 @@ def rollback(repository: RepositoryPath, label: Label = "stable") -> None:
 
 
 @app.command()
+def history(
+    repository: RepositoryPath,
+    label: Annotated[str, typer.Argument(help="a label")],
+    as_json: Json = False,
+) -> None:
+    """Show what a label has named since when, the present bundle last.
+
+    A reason stands where a server moved the label by itself: it has rolled a canary back.
+    """
+    moves = Repository(repository).history(label)
+    if as_json:
+        typer.echo(json.dumps([asdict(move) for move in moves]))
+        return
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("since", "bundle"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for move in moves:
+        table.add_row(move.since, move.bundle_id, move.reason or "")
+    Console().print(table)
+
+
+@app.command()
 def verify(
     repository: RepositoryPath,
     bundle_id: Annotated[str | None, typer.Argument(help="one bundle; default: all")] = None,

@@ -7,7 +7,7 @@ back on the other side too.
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmsr.bundle.errors import BundleError
@@ -58,7 +58,7 @@ def push(repository: Repository, store: ObjectStore, labels: Sequence[str], tell
                 _count(counts, entry, store.put_object(folder / name, entry))
             store.put_manifest(bundle_id, (folder / MANIFEST).read_bytes())
     for label, positions in moves.items():
-        store.put_label(label, [asdict(move) for move in positions])
+        store.put_label(label, [move.entry() for move in positions])
     return _result(ids, {name: p[-1].bundle_id for name, p in moves.items()}, counts)
 
 
@@ -74,15 +74,15 @@ def pull(repository: Repository, store: ObjectStore, labels: Sequence[str], tell
     if not wanted:
         raise BundleError(f"{store.url} has no labels: nothing was ever pushed there")
     repository.create()
-    ids = _unique(bundle_id for positions in wanted.values() for bundle_id in positions)
+    ids = _unique(move.bundle_id for positions in wanted.values() for move in positions)
     counts = [0, 0, 0]
     for bundle_id in ids:
         _pull_bundle(repository, store, bundle_id, counts, tell)
     for label, positions in wanted.items():
         new = label not in repository.label_names()
-        for bundle_id in positions if new else positions[-1:]:
-            repository.promote(bundle_id, label)
-    return _result(ids, {name: p[-1] for name, p in wanted.items()}, counts)
+        for move in positions if new else positions[-1:]:
+            repository.promote(move.bundle_id, label, move.reason)
+    return _result(ids, {name: p[-1].bundle_id for name, p in wanted.items()}, counts)
 
 
 def _pull_bundle(

@@ -39,6 +39,15 @@ class LabelMove:
 
     bundle_id: str
     since: str  # ISO 8601, UTC
+    reason: str | None = None  # why a server moved it by itself; None: somebody wanted it so
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(value, str) for value in self.entry().values()):
+            raise TypeError(f"expected texts, found {self.entry()}")
+
+    def entry(self) -> dict[str, str]:
+        """Return it as the label's file holds it: without what is not there."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,10 +210,13 @@ class Repository:
             raise BundleError(f"{path} names no bundle; promote one")
         return moves
 
-    def promote(self, bundle_id: str, to: str | Move) -> None:
-        """Point the label `to` at a bundle, remembering where it pointed."""
+    def promote(self, bundle_id: str, to: str | Move, reason: str | None = None) -> None:
+        """Point the label `to` at a bundle, remembering where it pointed, and the `reason`.
+
+        `LabelMovedError` where the label of a `Move` was moved since.
+        """
         with self.locked():
-            self._point(to, self.path(bundle_id).name)
+            self._point(to, self.path(bundle_id).name, reason)
 
     def require_unmoved(self, move: Move) -> None:
         """Raise `LabelMovedError` if the label no longer names what it was to be moved from."""
@@ -238,7 +250,7 @@ class Repository:
         check_label(label)
         return self.labels / f"{label}.json"
 
-    def _point(self, to: str | Move, bundle_id: str) -> None:
+    def _point(self, to: str | Move, bundle_id: str, reason: str | None = None) -> None:
         if isinstance(to, Move):
             self.require_unmoved(to)
         label = to.label if isinstance(to, Move) else to
@@ -246,7 +258,7 @@ class Repository:
         if moves and moves[-1].bundle_id == bundle_id:
             return
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        self._write(label, [*moves, LabelMove(bundle_id=bundle_id, since=now)])
+        self._write(label, [*moves, LabelMove(bundle_id=bundle_id, since=now, reason=reason)])
 
     def needed(self) -> dict[str, str]:
         """Return the bundles that must stay, each with the reason.
@@ -312,7 +324,7 @@ class Repository:
         return self.root / f"{prefix}{secrets.token_hex(8)}"
 
     def _write(self, label: str, moves: list[LabelMove]) -> None:
-        kept = [asdict(move) for move in moves[-HISTORY_LIMIT:]]
+        kept = [move.entry() for move in moves[-HISTORY_LIMIT:]]
         write_json(self._label_path(label), {"bundle_id": kept[-1]["bundle_id"], "moves": kept})
 
     @contextmanager

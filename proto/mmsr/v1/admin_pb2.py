@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mmsr/v1/admin.proto\x12\x07mmsr.v1\"\x12\n\x10GetStatusRequest\"\xb3\x01\n\x11GetStatusResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12$\n\x06models\x18\x04 \x03(\x0b\x32\x14.mmsr.v1.ServedModel\x12\x15\n\rdefault_label\x18\x05 \x01(\t\x12\x19\n\x11\x63\x61talogue_version\x18\x06 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\"\xff\x01\n\x0bServedModel\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06runner\x18\x03 \x01(\t\x12\r\n\x05items\x18\x04 \x01(\x04\x12\x12\n\nlive_items\x18\x05 \x01(\x04\x12\x12\n\nspare_rows\x18\x06 \x01(\x04\x12\x11\n\tloaded_at\x18\x07 \x01(\t\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x10\n\x08\x61nswered\x18\t \x01(\x04\x12\x0f\n\x07refused\x18\n \x01(\x04\x12-\n\x0b\x66\x61iled_load\x18\x0b \x01(\x0b\x32\x13.mmsr.v1.FailedLoadH\x00\x88\x01\x01\x42\x0e\n\x0c_failed_load\"?\n\nFailedLoad\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"9\n\x11LoadBundleRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"J\n\x12LoadBundleResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\"6\n\x0ePromoteRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"6\n\x0fPromoteResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\" \n\x0fRollbackRequest\x12\r\n\x05label\x18\x01 \x01(\t\"7\n\x10RollbackResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"-\n\x13SetLogLevelResponse\x12\x16\n\x0eprevious_level\x18\x01 \x01(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse2\x93\x03\n\x05\x41\x64min\x12\x42\n\tGetStatus\x12\x19.mmsr.v1.GetStatusRequest\x1a\x1a.mmsr.v1.GetStatusResponse\x12\x45\n\nLoadBundle\x12\x1a.mmsr.v1.LoadBundleRequest\x1a\x1b.mmsr.v1.LoadBundleResponse\x12<\n\x07Promote\x12\x17.mmsr.v1.PromoteRequest\x1a\x18.mmsr.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.mmsr.v1.RollbackRequest\x1a\x19.mmsr.v1.RollbackResponse\x12H\n\x0bSetLogLevel\x12\x1b.mmsr.v1.SetLogLevelRequest\x1a\x1c.mmsr.v1.SetLogLevelResponse\x12\x36\n\x05\x44rain\x12\x15.mmsr.v1.DrainRequest\x1a\x16.mmsr.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13mmsr/v1/admin.proto\x12\x07mmsr.v1\"\x12\n\x10GetStatusRequest\"\xea\x01\n\x11GetStatusResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x10\n\x08uptime_s\x18\x03 \x01(\x01\x12$\n\x06models\x18\x04 \x03(\x0b\x32\x14.mmsr.v1.ServedModel\x12\x15\n\rdefault_label\x18\x05 \x01(\t\x12\x19\n\x11\x63\x61talogue_version\x18\x06 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12*\n\x06\x63\x61nary\x18\x08 \x01(\x0b\x32\x15.mmsr.v1.CanaryStatusH\x00\x88\x01\x01\x42\t\n\x07_canary\"\x9a\x02\n\x0c\x43\x61naryStatus\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0f\n\x07percent\x18\x03 \x01(\x01\x12\x16\n\x0eshadow_percent\x18\x04 \x01(\x01\x12\x10\n\x08requests\x18\x05 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x06 \x01(\x04\x12\x10\n\x08\x63ompared\x18\x07 \x01(\x04\x12\x15\n\rshadow_failed\x18\x08 \x01(\x04\x12\x16\n\x0eshadow_dropped\x18\t \x01(\x04\x12\x0f\n\x07overlap\x18\n \x01(\x01\x12\x1b\n\x13rank_biased_overlap\x18\x0b \x01(\x01\x12\x16\n\x0erolled_back_at\x18\x0c \x01(\t\x12\x1a\n\x12rolled_back_reason\x18\r \x01(\t\"\xff\x01\n\x0bServedModel\x12\r\n\x05label\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06runner\x18\x03 \x01(\t\x12\r\n\x05items\x18\x04 \x01(\x04\x12\x12\n\nlive_items\x18\x05 \x01(\x04\x12\x12\n\nspare_rows\x18\x06 \x01(\x04\x12\x11\n\tloaded_at\x18\x07 \x01(\t\x12\x0e\n\x06queued\x18\x08 \x01(\r\x12\x10\n\x08\x61nswered\x18\t \x01(\x04\x12\x0f\n\x07refused\x18\n \x01(\x04\x12-\n\x0b\x66\x61iled_load\x18\x0b \x01(\x0b\x32\x13.mmsr.v1.FailedLoadH\x00\x88\x01\x01\x42\x0e\n\x0c_failed_load\"?\n\nFailedLoad\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\n\n\x02\x61t\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\"9\n\x11LoadBundleRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"J\n\x12LoadBundleResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\x12\x0f\n\x07took_ms\x18\x02 \x01(\r\"6\n\x0ePromoteRequest\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"6\n\x0fPromoteResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\" \n\x0fRollbackRequest\x12\r\n\x05label\x18\x01 \x01(\t\"7\n\x10RollbackResponse\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.mmsr.v1.ServedModel\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"-\n\x13SetLogLevelResponse\x12\x16\n\x0eprevious_level\x18\x01 \x01(\t\"\x0e\n\x0c\x44rainRequest\"\x0f\n\rDrainResponse2\x93\x03\n\x05\x41\x64min\x12\x42\n\tGetStatus\x12\x19.mmsr.v1.GetStatusRequest\x1a\x1a.mmsr.v1.GetStatusResponse\x12\x45\n\nLoadBundle\x12\x1a.mmsr.v1.LoadBundleRequest\x1a\x1b.mmsr.v1.LoadBundleResponse\x12<\n\x07Promote\x12\x17.mmsr.v1.PromoteRequest\x1a\x18.mmsr.v1.PromoteResponse\x12?\n\x08Rollback\x12\x18.mmsr.v1.RollbackRequest\x1a\x19.mmsr.v1.RollbackResponse\x12H\n\x0bSetLogLevel\x12\x1b.mmsr.v1.SetLogLevelRequest\x1a\x1c.mmsr.v1.SetLogLevelResponse\x12\x36\n\x05\x44rain\x12\x15.mmsr.v1.DrainRequest\x1a\x16.mmsr.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,31 +34,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=32
   _globals['_GETSTATUSREQUEST']._serialized_end=50
   _globals['_GETSTATUSRESPONSE']._serialized_start=53
-  _globals['_GETSTATUSRESPONSE']._serialized_end=232
-  _globals['_SERVEDMODEL']._serialized_start=235
-  _globals['_SERVEDMODEL']._serialized_end=490
-  _globals['_FAILEDLOAD']._serialized_start=492
-  _globals['_FAILEDLOAD']._serialized_end=555
-  _globals['_LOADBUNDLEREQUEST']._serialized_start=557
-  _globals['_LOADBUNDLEREQUEST']._serialized_end=614
-  _globals['_LOADBUNDLERESPONSE']._serialized_start=616
-  _globals['_LOADBUNDLERESPONSE']._serialized_end=690
-  _globals['_PROMOTEREQUEST']._serialized_start=692
-  _globals['_PROMOTEREQUEST']._serialized_end=746
-  _globals['_PROMOTERESPONSE']._serialized_start=748
-  _globals['_PROMOTERESPONSE']._serialized_end=802
-  _globals['_ROLLBACKREQUEST']._serialized_start=804
-  _globals['_ROLLBACKREQUEST']._serialized_end=836
-  _globals['_ROLLBACKRESPONSE']._serialized_start=838
-  _globals['_ROLLBACKRESPONSE']._serialized_end=893
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=895
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=930
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=932
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=977
-  _globals['_DRAINREQUEST']._serialized_start=979
-  _globals['_DRAINREQUEST']._serialized_end=993
-  _globals['_DRAINRESPONSE']._serialized_start=995
-  _globals['_DRAINRESPONSE']._serialized_end=1010
-  _globals['_ADMIN']._serialized_start=1013
-  _globals['_ADMIN']._serialized_end=1416
+  _globals['_GETSTATUSRESPONSE']._serialized_end=287
+  _globals['_CANARYSTATUS']._serialized_start=290
+  _globals['_CANARYSTATUS']._serialized_end=572
+  _globals['_SERVEDMODEL']._serialized_start=575
+  _globals['_SERVEDMODEL']._serialized_end=830
+  _globals['_FAILEDLOAD']._serialized_start=832
+  _globals['_FAILEDLOAD']._serialized_end=895
+  _globals['_LOADBUNDLEREQUEST']._serialized_start=897
+  _globals['_LOADBUNDLEREQUEST']._serialized_end=954
+  _globals['_LOADBUNDLERESPONSE']._serialized_start=956
+  _globals['_LOADBUNDLERESPONSE']._serialized_end=1030
+  _globals['_PROMOTEREQUEST']._serialized_start=1032
+  _globals['_PROMOTEREQUEST']._serialized_end=1086
+  _globals['_PROMOTERESPONSE']._serialized_start=1088
+  _globals['_PROMOTERESPONSE']._serialized_end=1142
+  _globals['_ROLLBACKREQUEST']._serialized_start=1144
+  _globals['_ROLLBACKREQUEST']._serialized_end=1176
+  _globals['_ROLLBACKRESPONSE']._serialized_start=1178
+  _globals['_ROLLBACKRESPONSE']._serialized_end=1233
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1235
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1270
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1272
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1317
+  _globals['_DRAINREQUEST']._serialized_start=1319
+  _globals['_DRAINREQUEST']._serialized_end=1333
+  _globals['_DRAINRESPONSE']._serialized_start=1335
+  _globals['_DRAINRESPONSE']._serialized_end=1350
+  _globals['_ADMIN']._serialized_start=1353
+  _globals['_ADMIN']._serialized_end=1756
 # @@protoc_insertion_point(module_scope)

@@ -44,6 +44,7 @@ class GetStatusResponse(_message.Message):
     DEFAULT_LABEL_FIELD_NUMBER: _builtins.int
     CATALOGUE_VERSION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     state: _builtins.str
     """"starting", "serving" or "draining"."""
     version: _builtins.str
@@ -60,6 +61,10 @@ class GetStatusResponse(_message.Message):
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServedModel]:
         """One a label."""
 
+    @_builtins.property
+    def canary(self) -> Global___CanaryStatus:
+        """Unset: no label is a canary here."""
+
     def __init__(
         self,
         *,
@@ -70,14 +75,81 @@ class GetStatusResponse(_message.Message):
         default_label: _builtins.str = ...,
         catalogue_version: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
+        canary: Global___CanaryStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "canary", b"canary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary", b"_canary", "canary", b"canary", "catalogue_version", b"catalogue_version", "default_label", b"default_label", "memory_bytes", b"memory_bytes", "models", b"models", "state", b"state", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__canary: _TypeAlias = _typing.Literal["canary"]  # noqa: Y015
+    _WhichOneofArgType__canary: _TypeAlias = _typing.Literal["_canary", b"_canary"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__canary) -> _WhichOneofReturnType__canary | None: ...
+
+Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class CanaryStatus(_message.Message):
+    """A label on trial. Counts are since its present candidate is, where nothing else is said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PERCENT_FIELD_NUMBER: _builtins.int
+    SHADOW_PERCENT_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
+    SHADOW_FAILED_FIELD_NUMBER: _builtins.int
+    SHADOW_DROPPED_FIELD_NUMBER: _builtins.int
+    OVERLAP_FIELD_NUMBER: _builtins.int
+    RANK_BIASED_OVERLAP_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_AT_FIELD_NUMBER: _builtins.int
+    ROLLED_BACK_REASON_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    state: _builtins.str
+    """"no bundle", "same bundle" (as the default label's), "trying" or "rolled back"."""
+    percent: _builtins.float
+    """Of the users; of the default label's answers that are computed by the canary too."""
+    shadow_percent: _builtins.float
+    requests: _builtins.int
+    """Requests that it answered, or that failed by the server's fault; the latter alone."""
+    errors: _builtins.int
+    compared: _builtins.int
+    """Answers of the default label that were compared, and those at which the canary failed."""
+    shadow_failed: _builtins.int
+    shadow_dropped: _builtins.int
+    """Those that were not, to spare the server; since its start."""
+    overlap: _builtins.float
+    """Means of what was compared, 0 to 1; 0 where nothing was."""
+    rank_biased_overlap: _builtins.float
+    rolled_back_at: _builtins.str
+    """ISO 8601, UTC, and why, with the figures; empty: what the label names was not rolled back to."""
+    rolled_back_reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        state: _builtins.str = ...,
+        percent: _builtins.float = ...,
+        shadow_percent: _builtins.float = ...,
+        requests: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        compared: _builtins.int = ...,
+        shadow_failed: _builtins.int = ...,
+        shadow_dropped: _builtins.int = ...,
+        overlap: _builtins.float = ...,
+        rank_biased_overlap: _builtins.float = ...,
+        rolled_back_at: _builtins.str = ...,
+        rolled_back_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue_version", b"catalogue_version", "default_label", b"default_label", "memory_bytes", b"memory_bytes", "models", b"models", "state", b"state", "uptime_s", b"uptime_s", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compared", b"compared", "errors", b"errors", "label", b"label", "overlap", b"overlap", "percent", b"percent", "rank_biased_overlap", b"rank_biased_overlap", "requests", b"requests", "rolled_back_at", b"rolled_back_at", "rolled_back_reason", b"rolled_back_reason", "shadow_dropped", b"shadow_dropped", "shadow_failed", b"shadow_failed", "shadow_percent", b"shadow_percent", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+Global___CanaryStatus: _TypeAlias = CanaryStatus  # noqa: Y015
 
 @_typing.final
 class ServedModel(_message.Message):

@@ -241,6 +241,23 @@ def test_labels_move_forth_and_back(tmp_path: Path) -> None:
         repository.rollback("stable")
 
 
+def test_a_move_keeps_its_reason_and_one_without_is_written_as_ever(tmp_path: Path) -> None:
+    repository = Repository(tmp_path)
+    first, second = publish(repository, b"one"), publish(repository, b"two")
+    repository.promote(second, "canary")
+    repository.promote(first, Move(label="canary", named=second), reason="it answers too late")
+    with pytest.raises(LabelMovedError, match=f"'canary' names {first} now, {second} when"):
+        repository.promote(first, Move(label="canary", named=second), reason="once more")
+    before, now = repository.history("canary")
+    assert (before.bundle_id, before.reason) == (second, None)
+    assert (now.bundle_id, now.reason) == (first, "it answers too late")
+    written = json.loads((tmp_path / "labels" / "canary.json").read_text())["moves"]
+    assert [sorted(move) for move in written] == [
+        ["bundle_id", "since"],
+        ["bundle_id", "reason", "since"],
+    ]
+
+
 def test_unknown_bundles_and_labels_are_named_with_what_there_is(tmp_path: Path) -> None:
     repository = Repository(tmp_path / "none")
     with pytest.raises(BundleError, match="not a repository"):

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from rich.console import Console
 
-from mmsr.engine.admin_cli import duration, facts, failure, table
-from mmsr.engine.admin_client import FailedLoad, ServedModel, ServerStatus
+from mmsr.engine.admin_cli import duration, facts, failure, table, trial
+from mmsr.engine.admin_client import CanaryStatus, FailedLoad, ServedModel, ServerStatus
 
 MODEL = ServedModel(
     label="stable",
@@ -58,6 +58,40 @@ def test_a_line_says_how_the_process_is() -> None:
     assert facts(status) == (
         "serving, version 0.1.0, up 1 h 2 min, default label stable, catalogue version 42, 300 MiB"
     )
+
+
+def test_a_canary_is_told_with_its_shadow_and_why_it_was_rolled_back() -> None:
+    canary = CanaryStatus(
+        label="canary",
+        state="trying",
+        percent=5.0,
+        shadow_percent=0.0,
+        requests=1_200,
+        errors=3,
+        compared=0,
+        shadow_failed=0,
+        shadow_dropped=0,
+        overlap=0.0,
+        rank_biased_overlap=0.0,
+        rolled_back_at="",
+        rolled_back_reason="",
+    )
+    assert trial(None) == ""
+    first = "canary is a canary, trying: 5 % of the users, 1,200 requests, 3 failed\n"
+    assert trial(canary) == first
+    shadowed = dataclasses.replace(canary, shadow_percent=10.0, shadow_dropped=7)
+    assert trial(shadowed) == f"{first}shadow of 10 %: 0 compared, 0 failed, 7 dropped\n"
+    compared = dataclasses.replace(
+        shadowed, compared=40, overlap=0.5, rank_biased_overlap=0.25, state="rolled back"
+    )
+    ended = dataclasses.replace(
+        compared, rolled_back_at="2026-01-02", rolled_back_reason="b was rolled back: too late"
+    )
+    assert trial(ended).splitlines() == [
+        "canary is a canary, rolled back: 5 % of the users, 1,200 requests, 3 failed",
+        "shadow of 10 %: 40 compared, 0 failed, 7 dropped; overlap 0.500, rank-biased 0.250",
+        "at 2026-01-02: b was rolled back: too late",
+    ]
 
 
 def test_a_load_that_failed_is_told_with_its_reason() -> None:

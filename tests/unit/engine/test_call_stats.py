@@ -2,6 +2,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from support.loads import deployment
 
 from mmsr.engine.call_stats import CallStats as Stats
 from mmsr.engine.call_stats import Histogram
@@ -22,7 +23,7 @@ DELETE = "mmsr.v1.Catalogue/DeleteItems"
 def stats() -> Stats:
     serving = Serving("stable", Split(label="canary", share=0.1))
     for label in ("stable", "canary"):
-        serving.use(label, None)  # type: ignore[arg-type]
+        serving.use(label, deployment(label))
     return Stats(serving)
 
 

@@ -177,3 +177,23 @@ def test_labels_that_cannot_be_read_change_nothing(
 
     on_the_street(tmp_path / "r", main)
     assert caplog.text.count("the labels cannot be read, what answers stays") == 1
+
+
+def test_listeners_hear_of_every_position_before_it_is_followed(tmp_path: Path) -> None:
+    async def main(street: Street) -> None:
+        heard: list[tuple[str, int, str | None, dict[str, int]]] = []
+        street.watch.listeners.append(
+            lambda label, move: heard.append(
+                (label, street.bundles.index(move.bundle_id), move.reason, street.answers())
+            )
+        )
+        await street.watch.begin()
+        street.repository.promote(street.bundles[1], "stable", "it is better")
+        await asyncio.sleep(SOON_S)
+        assert heard == [
+            ("stable", 0, None, {"stable": 0}),
+            ("stable", 1, "it is better", {"stable": 0}),
+        ]
+        assert street.answers() == {"stable": 1}
+
+    on_the_street(tmp_path / "r", main)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.loads import deployment
 
 from mmsr.engine.config import ServeConfig, ServerConfig
 from mmsr.engine.errors import ConfigError, UnknownLabel
@@ -51,13 +52,41 @@ def test_a_label_of_its_own_goes_before_the_split_and_a_split_without_bundle_tak
     assert serving.chosen("", "ann") == "stable"  # nothing is loaded for canary yet
     assert serving.chosen("other", "ann") == "other"
     assert Serving("stable").chosen("", "ann") == "stable"
-    serving.use("stable", None)  # type: ignore[arg-type]
-    serving.use("canary", None)  # type: ignore[arg-type]
+    serving.use("stable", deployment("a"))
+    serving.use("canary", deployment("b"))
     assert serving.chosen("", "ann") == "canary"
     assert serving.chosen("", "") == "stable"
     assert serving.chosen("stable", "ann") == "stable"
     with pytest.raises(UnknownLabel, match="label 'other' is not served here"):
         serving.deployment("other", "ann")
+
+
+def test_only_a_bundle_of_its_own_that_was_not_withdrawn_is_tried() -> None:
+    serving = Serving("stable", Split(label="canary", share=1.0))
+    told: list[str | None] = []
+    serving.listeners.append(
+        lambda: told.append(serving.candidate.model.version if serving.candidate else None)
+    )
+    a, b, c = map(deployment, "abc")
+    serving.use("stable", a)
+    serving.use("canary", a)
+    assert serving.chosen("", "ann") == "stable"  # nothing to be tried: it is the same bundle
+    serving.use("canary", b)
+    assert serving.chosen("", "ann") == "canary"
+    serving.withdraw("b")
+    assert serving.chosen("", "ann") == "stable"
+    assert serving.deployment("canary") is b  # who asks for the label gets it all the same
+    serving.withdraw("a")
+    serving.use("canary", a)
+    serving.use("stable", c)
+    assert serving.chosen("", "ann") == "stable"  # what a canary was rolled back to is none
+    serving.allow("stable", "a")
+    assert serving.chosen("", "ann") == "stable"  # that was about another label
+    serving.allow("canary", "a")
+    assert serving.chosen("", "ann") == "canary"
+    serving.use("canary", b)
+    assert serving.chosen("", "ann") == "stable"
+    assert told == [None, None, "b", None, None, None, None, "a", None]
 
 
 def test_the_settings_of_a_canary() -> None:
@@ -66,8 +95,20 @@ def test_the_settings_of_a_canary() -> None:
     assert config.labels == ("stable", "next", "canary")
     assert config.canary.split == Split(label="canary", share=0.025, salt="s")
     assert ServeConfig(server=server).canary.split is None
-    with pytest.raises(ConfigError, match=r"percent 101; expected 0 to 100"):
-        CanaryConfig(percent=101)
+    for wrong, message in (
+        ({"percent": 101}, "percent 101; expected 0 to 100"),
+        ({"shadow_percent": -1}, "shadow_percent -1; expected 0 to 100"),
+        ({"max_error_percent": 200}, "max_error_percent 200; expected 0 to 100"),
+        ({"min_overlap": 5}, "min_overlap 5; expected 0 to 1"),
+        ({"min_overlap": 0.5}, "min_overlap needs shadow_percent above 0"),
+        ({"shadow_share": 0}, "shadow_share 0; expected 0.01 to 1"),
+        ({"shadow_in_flight": 0}, "shadow_in_flight 0; expected at least 1"),
+        ({"max_p99_ms": -1}, "max_p99_ms -1; expected at least 0"),
+        ({"window_s": 0}, "window_s 0; expected at least 1"),
+        ({"least_requests": 0}, "least_requests 0; expected at least 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            CanaryConfig(**wrong)
     with pytest.raises(ConfigError, match="salt of 65 bytes; expected at most 64"):
         CanaryConfig(salt="x" * 65)
     with pytest.raises(ConfigError, match="canary 'stable' is the default label"):

@@ -1,6 +1,5 @@
 """How two bundles differ, against what is known of them."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from support.tiny_bundle import Sizes, Twin, make_twin, manifest_of, seal, write
 
 from mmsr.bundle.catalogue import Catalogue
 from mmsr.bundle.errors import BundleError
-from mmsr.export.diff import diff_bundles, diff_catalogues, overlap, rank_biased_overlap
+from mmsr.export.diff import diff_bundles, diff_catalogues
 
 SIZES = Sizes(items=60, spare=4, width=8, extra_width=2, max_length=6, probes=30)
 
@@ -100,31 +99,3 @@ def test_each_changed_field_is_counted() -> None:
     assert found.changed == {"title": 1, "categories": 1, "available": 1, "popularity": 1}
     assert (found.changed_rows, found.changed_examples) == (1, ["titled"])
     assert (found.added_examples, found.removed_examples) == (["fresh"], ["gone"])
-
-
-def test_overlap_counts_the_longer_list() -> None:
-    assert overlap("abcd", "dcxy") == 0.5
-    assert overlap("ab", "abcd") == 0.5
-    assert overlap("", "") == 1.0
-
-
-def brute(a: str, b: str, p: float) -> float:
-    """Return equal-length RBO_ext from its definition: agreement goes on as at the last depth."""
-    k = len(a)
-    agreement = [len(set(a[:d]) & set(b[:d])) / d for d in range(1, k + 1)]
-    forever = agreement + [agreement[-1]] * 2000
-    return (1 - p) * sum(x * p**d for d, x in enumerate(forever))
-
-
-def test_rank_biased_overlap_is_its_definition() -> None:
-    for a, b in itertools.product(("abcd", "dcba", "xabc", "wxyz"), repeat=2):
-        for p in (0.5, 0.9):
-            assert rank_biased_overlap(a, b, p) == pytest.approx(brute(a, b, p))
-
-
-def test_rank_biased_overlap_allows_for_lists_of_different_lengths() -> None:
-    assert rank_biased_overlap("ab", "abcd") == pytest.approx(1.0)  # all that can be said agrees
-    assert rank_biased_overlap("abcd", "ab") == pytest.approx(1.0)
-    assert rank_biased_overlap("", "abcd") == 0.0
-    assert rank_biased_overlap("", "") == 1.0
-    assert 0.0 < rank_biased_overlap("ax", "abcd") < 1.0

@@ -57,6 +57,32 @@ def repository(tmp_path: Path) -> Repository:
     return repository
 
 
+def test_the_history_says_why_a_server_moved_the_label(
+    repository: Repository, repo: Command
+) -> None:
+    first, second, third = repository.ids()
+    repository.promote(third, "canary")
+    why = f"{third} was rolled back: overlap@k of 100 shadow requests in 60 s is 0.12, limit 0.5"
+    repository.promote(second, "canary", why)
+    code, out, _ = repo("history", repository.root, "canary")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.index(third) < out.index(second)
+    shown = [line.split(maxsplit=2) for line in out.splitlines() if line.strip()]
+    assert [row[1] for row in shown if row[1:2] in ([second], [third])] == [third, second]
+    for word in why.split():
+        assert word in out
+    _, out, _ = repo("history", repository.root, "canary", "--json")
+    moves = json.loads(out)
+    assert [move["bundle_id"] for move in moves] == [third, second]
+    assert [move["reason"] for move in moves] == [None, why]
+    _, out, _ = repo("history", repository.root, "stable", "--json")
+    assert [move["bundle_id"] for move in json.loads(out)] == [first, second]
+    code, _, err = repo("history", repository.root, "nightly")
+    assert code == 1
+    assert "no label 'nightly'" in err
+
+
 def test_the_list_fits_80_columns_and_says_what_there_is(
     repository: Repository, repo: Command
 ) -> None:

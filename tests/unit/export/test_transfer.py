@@ -116,6 +116,17 @@ def test_pulling_promotes_a_label_that_was_here_before(
     assert there.rollback("stable") == mine
 
 
+def test_the_reason_of_a_rollback_travels(repository: Repository, url: str, tmp_path: Path) -> None:
+    first, *_, bad = repository.ids()
+    assert repository.resolve("canary").name == bad
+    repository.promote(first, "canary", "it answers too late")
+    push(repository, open_store(url), ["canary"], quiet)
+    there = Repository(tmp_path / "there")
+    pull(there, open_store(url), ["canary"], quiet)
+    found = [(move.bundle_id, move.reason) for move in there.history("canary")]
+    assert found == [(bad, None), (first, "it answers too late")]
+
+
 class CutShort(Exception):  # noqa: N818  what happened
     """The connection went."""
 
@@ -207,6 +218,7 @@ def test_a_label_of_a_stranger_does_not_lead_out_of_the_repository(
         ("canary", json.dumps({"moves": [{"bundle_id": "../../etc"}]})),
         ("canary", "{"),
         ("canary", json.dumps({"moves": []})),
+        ("canary", json.dumps({"moves": [{"bundle_id": "a" * 16, "since": "", "reason": [1]}]})),
     ):
         store._filesystem.pipe_file(f"{store._root}/labels/{name}.json", content.encode())
         with pytest.raises(BundleError, match="label 'canary'"):
@@ -241,7 +253,7 @@ def test_a_manifest_of_a_stranger_does_not_lead_out_of_the_storage(
 ) -> None:
     store = open_store(url)
     push(repository, store, ["canary"], quiet)
-    path = f"{store._root}/versions/{store.label('canary')[-1]}/manifest.json"
+    path = f"{store._root}/versions/{store.label('canary')[-1].bundle_id}/manifest.json"
     raw = json.loads(store._filesystem.cat_file(path))
     raw.pop("checksum")
     next(iter(raw["files"].values()))["sha256"] = sha256
@@ -258,7 +270,7 @@ def test_a_file_of_a_stranger_does_not_lead_out_of_the_bundle(
 ) -> None:
     store = open_store(url)
     push(repository, store, ["canary"], quiet)
-    path = f"{store._root}/versions/{store.label('canary')[-1]}/manifest.json"
+    path = f"{store._root}/versions/{store.label('canary')[-1].bundle_id}/manifest.json"
     raw = json.loads(store._filesystem.cat_file(path))
     raw.pop("checksum")
     raw["files"][name] = raw["files"].pop(next(iter(raw["files"])))
