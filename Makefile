@@ -58,7 +58,7 @@ bench-rivals: setup ## mmsr-serve beside LitServe, BentoML, Ray Serve and RePlay
 	@$(BIN)/python export/benchmarks/untrained_bundle.py $(RIVALS)/100k --items 100000 --width 128
 	@$(BIN)/python -m benchmarks.rivals.serving $(RIVALS)/12k $(RIVALS)/100k --out engine/results/$$(date -u +%F)-rivals
 
-# No set-up, no network: a lent GPU machine has no registry. $(PYTHON) is to have torch and numpy.
+# No set-up, no network: a GPU machine may have neither. $(PYTHON) is to have torch and numpy.
 gpu-check: ## measure on this machine's GPU with what $(PYTHON) has; report in export/results or $$OUT
 	@PYTHONPATH=training:export:engine:proto:tests$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -m benchmarks.gpu $(GPU_CHECK)
 

@@ -11,6 +11,7 @@ thread. The rivals get virtual environments of their own.
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -29,6 +30,8 @@ from benchmarks.rivals.windows import Exported, export_windows
 from mmsr.bundle.files import write_json
 from mmsr.bundle.terminal import run as run_app
 from mmsr.training.dataset import open_dataset
+from mmsr.training.machine import describe_machine
+from mmsr.training.run import provenance
 
 WARMUP_STEPS = 5
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -111,7 +114,9 @@ def main(
     write_json(
         out,
         {
-            "command": ["python", *sys.argv],
+            "command": shlex.join(["python", "training/benchmarks/rivals/run.py", *sys.argv[1:]]),
+            "commit": provenance()["commit"],
+            "machine": asdict(describe_machine()),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_average": {"before": load, "after": os.getloadavg()},
             "shape": asdict(shape),
