@@ -20,7 +20,7 @@ from mmsr.bundle.repository import Repository
 from mmsr.export.build import Plan, Stages, prove_bundle, publish_run, write_bundle
 from mmsr.export.gate import ParityError
 from mmsr.export.onnx_file import Conversion, Port
-from mmsr.export.quality import Policy
+from mmsr.export.quality import Policy, QualityError, QualityReport
 from mmsr.export.refusal import failure_json
 from mmsr.export.template import Template
 from mmsr.export.template_store import TemplateStore
@@ -94,8 +94,9 @@ def templates(nights: Nights) -> Iterator[Path]:
         path.write_bytes(content)
 
 
-def test_a_label_that_moves_while_tritons_models_are_put_in_place_is_not_moved_back(
-    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("good", [True, False])
+def test_a_label_that_moves_while_tritons_models_are_put_in_place_has_them_judged_again(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, good: bool
 ) -> None:
     first = nights.repository.resolve("stable")
     repository = Repository(tmp_path / "repository")
@@ -115,7 +116,21 @@ def test_a_label_that_moves_while_tritons_models_are_put_in_place_is_not_moved_b
 
     monkeypatch.setattr(StagedTriton, "put_in_place", meanwhile)
     plan = replace(PLAN, triton=tmp_path / "triton")
-    told = f"published and Triton's models are in place, but label 'stable' names {moved_to} now"
+    if good:
+        new, proven = publish_run(nights.second, plan, repository, quiet())
+        assert proven.quality.live is not None
+        assert proven.quality.live.bundle_id == moved_to
+        assert [m.bundle_id for m in repository.history("stable")] == [live, moved_to, new]
+        return
+    judged = QualityReport.check
+
+    def refuse(report: QualityReport) -> None:
+        judged(report)
+        if report.live is not None and report.live.bundle_id == moved_to:
+            raise QualityError("too low")
+
+    monkeypatch.setattr(QualityReport, "check", refuse)
+    told = "published and Triton's models are in place, but label 'stable' was moved .* too low"
     with pytest.raises(BundleError, match=told):
         publish_run(nights.second, plan, repository, quiet())
     assert [m.bundle_id for m in repository.history("stable")] == [live, moved_to]
@@ -176,7 +191,7 @@ def test_a_label_that_moves_during_an_export_has_the_candidate_judged_again(
 
     plan = replace(PLAN, triton=tmp_path / "triton" if with_triton else None)
     new, proven = publish_run(nights.second, plan, repository, Stages(tell=tell))
-    assert (told.count("quality"), told.count("publish"), told.count("parity")) == (2, 2, 1)
+    assert (told.count("quality"), told.count("publish"), told.count("parity")) == (2, 1, 1)
     assert proven.quality.live is not None
     assert proven.quality.live.bundle_id == moved_to
     judged = repository.manifest(new).provenance["quality"]

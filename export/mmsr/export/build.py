@@ -17,7 +17,7 @@ from mmsr.bundle.manifest import (
     describe_files,
     load_manifest,
 )
-from mmsr.bundle.repository import LabelMovedError, Move, Repository
+from mmsr.bundle.repository import Move, Repository
 from mmsr.engine.memory import give_back
 from mmsr.export.choose_precision import prove_in_precision
 from mmsr.export.content_vectors import write_content_vectors
@@ -145,19 +145,22 @@ def publish_run(
         if plan.triton is not None:  # before anything is published: it may be refused too
             with stages.stage("triton"):
                 triton = stack.enter_context(staged_triton(staged, plan.triton))
-        while True:
-            try:
-                with stages.stage("publish"):
-                    return publish_with(triton, staged, repository, _move(plan, proven)), proven
-            except LabelMovedError:
-                proven = _judge(run, staged, proven.measured, plan, repository, stages)
+
+        def again() -> Move:
+            nonlocal proven
+            proven = _judge(run, staged, proven.measured, plan, repository, stages)
+            return _move(plan, proven)
+
+        to = _move(plan, proven) if plan.promote else None
+        with stages.stage("publish"):
+            bundle_id = publish_with(triton, staged, repository, to, again)
+        return bundle_id, proven
 
 
-def _move(plan: Plan, proven: Proven) -> Move | None:
-    """Return how the label is to be moved; None: not at all."""
+def _move(plan: Plan, proven: Proven) -> Move:
+    """Return how the label is to be moved: from what the bundle was judged beside."""
     live = proven.quality.live
-    move = Move(label=plan.label, named=live.bundle_id if live else None)
-    return move if plan.promote else None
+    return Move(label=plan.label, named=live.bundle_id if live else None)
 
 
 def build_bundle(
@@ -207,12 +210,17 @@ def _judge(
         except QualityError as error:
             error.parity = measured.report
             raise
+    if folder.exists():  # not published yet: nobody but us sees it
+        _record(folder, measured, quality)
+    return Proven(measured=measured, quality=quality)
+
+
+def _record(folder: Path, measured: Measured, quality: QualityReport) -> None:
     manifest = load_manifest(folder)
     checks = {name: asdict(check) for name, check in measured.encoder_checks.items()}
     provenance = manifest.provenance | {"quality": quality.to_json(), "encoder_checks": checks}
     parity = measured.report.to_json()
     replace(manifest, parity=parity, provenance=provenance).save(folder)
-    return Proven(measured=measured, quality=quality)
 
 
 def write_bundle(

@@ -251,12 +251,12 @@ class Repository:
         return self.labels / f"{label}.json"
 
     def _point(self, to: str | Move, bundle_id: str, reason: str | None = None) -> None:
-        if isinstance(to, Move):
-            self.require_unmoved(to)
         label = to.label if isinstance(to, Move) else to
         moves = self.history(label) if self._label_path(label).is_file() else []
         if moves and moves[-1].bundle_id == bundle_id:
             return
+        if isinstance(to, Move):
+            self.require_unmoved(to)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         self._write(label, [*moves, LabelMove(bundle_id=bundle_id, since=now, reason=reason)])
 

@@ -246,8 +246,9 @@ def test_a_move_keeps_its_reason_and_one_without_is_written_as_ever(tmp_path: Pa
     first, second = publish(repository, b"one"), publish(repository, b"two")
     repository.promote(second, "canary")
     repository.promote(first, Move(label="canary", named=second), reason="it answers too late")
+    repository.promote(first, Move(label="canary", named=second), reason="it is there already")
     with pytest.raises(LabelMovedError, match=f"'canary' names {first} now, {second} when"):
-        repository.promote(first, Move(label="canary", named=second), reason="once more")
+        repository.promote(second, Move(label="canary", named=second), reason="once more")
     before, now = repository.history("canary")
     assert (before.bundle_id, before.reason) == (second, None)
     assert (now.bundle_id, now.reason) == (first, "it answers too late")

@@ -88,11 +88,14 @@ def test_where_the_default_label_names_it_too_nothing_is_moved(
 
 
 def test_two_servers_that_find_the_same_move_the_label_once(repository: Repository) -> None:
-    good, bad, _ = repository.ids()
+    good, bad, next_one = repository.ids()
     move = Move(label="canary", named=bad)
     assert point_back(repository, "stable", move, REASON) == good
-    with pytest.raises(LabelMovedError):
-        point_back(repository, "stable", move, REASON)
+    assert point_back(repository, "stable", move, "the other server's") == good
+    assert [move.reason for move in repository.history("canary")] == [None, REASON]
     with pytest.raises(BundleError, match="no label 'nightly'"):
         point_back(repository, "nightly", move, REASON)
-    assert len(repository.history("canary")) == 2
+    repository.promote(next_one, "canary")
+    with pytest.raises(LabelMovedError):
+        point_back(repository, "stable", move, REASON)
+    assert len(repository.history("canary")) == 3
