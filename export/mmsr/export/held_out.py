@@ -23,7 +23,7 @@ from mmsr.training.statistics import Floats, paired_interval
 MOST_USERS = 20_000
 USER_SEED = 0
 CUTOFF = 10
-BATCH = 16  # users a call: as fast as 64, and a third of the memory
+BATCH = 16  # users a call
 
 Places = npt.NDArray[np.int64]
 
