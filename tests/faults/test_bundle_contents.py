@@ -1,36 +1,15 @@
 """Bundles whose hashes are right and whose files are damaged: no parser may crash or hang."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 from support import open_damaged
 from support.every_file import publish_every_file
 from support.tally import SEED, Tally, rounds
-from support.tree import ROOT
+from support.told_lines import told_until_it_ends
 
 BUNDLES = rounds(60, 1200)
 LONGEST_S = 300.0  # for all that one process opens
 SPACE = 100_000  # between two seeds of the suite
-
-
-def opened_until_it_ends(arguments: list[str]) -> tuple[list[dict[str, Any]], int, str]:
-    """Return what the process said, its exit code, and its last words."""
-    places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
-    process = subprocess.run(
-        [sys.executable, open_damaged.__file__, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    said = [json.loads(line) for line in process.stdout.splitlines() if line.endswith("}")]
-    return said, process.returncode, process.stderr.strip().rpartition("\n")[2]
 
 
 def test_damage_under_right_hashes_never_crashes_the_opening(tmp_path: Path, tally: Tally) -> None:
@@ -40,7 +19,9 @@ def test_damage_under_right_hashes_never_crashes_the_opening(tmp_path: Path, tal
     folders = [str(path) for path in (shop.folder, other.folder, tmp_path)]
     first, last = SPACE * SEED, SPACE * SEED + BUNDLES
     while first < last:
-        said, code, words = opened_until_it_ends([*folders, str(first), str(last)])
+        said, code, words = told_until_it_ends(
+            open_damaged, [*folders, str(first), str(last)], LONGEST_S
+        )
         damage = {line["seed"]: line["damage"] for line in said if "damage" in line}
         ended = {line["seed"]: line["ended"] for line in said if "ended" in line}
         tally.mutations += len(damage)

@@ -4,17 +4,13 @@ The command runs in a process of its own whose memory is bounded: no library tha
 crash, hang or take all there is.
 """
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from support import prepare_damaged
 from support.bombs import BOMBS
 from support.tally import SEED, Tally, rounds
-from support.tree import ROOT
+from support.told_lines import told_until_it_ends
 
 SHOPS = rounds(150, 10_000)
 SPACE = 100_000  # between two seeds of the suite
@@ -27,20 +23,9 @@ def prepared_until_it_ends(
     folder: Path, kind: str, first: int, last: int
 ) -> tuple[list[dict[str, Any]], int, str]:
     """Return what the process said, its exit code, and its last words."""
-    places = [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
-    environment["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own begins with reserving a GiB
     arguments = [str(folder), kind, *map(str, (SPACE_MIB, first, last))]
-    process = subprocess.run(
-        [sys.executable, prepare_damaged.__file__, *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=LONGEST_S,
-        check=False,
-    )
-    said = [json.loads(line) for line in process.stdout.splitlines() if line.endswith("}")]
-    return said, process.returncode, process.stderr.strip().rpartition("\n")[2]
+    pool = {"ARROW_DEFAULT_MEMORY_POOL": "system"}  # its own begins with reserving a GiB
+    return told_until_it_ends(prepare_damaged, arguments, LONGEST_S, pool)
 
 
 def count(tally: Tally, said: list[dict[str, Any]], code: int, words: str) -> int:
